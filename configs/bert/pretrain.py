@@ -1,0 +1,66 @@
+"""BERT pre-training: masked LM and next-sentence prediction (Devlin et al. 2018).
+
+    python -m fmjax.train --config configs/bert/pretrain.py --workdir runs/pretrain
+    python -m fmjax.train --config configs/bert/pretrain.py:base --workdir runs/base \
+        --config.data.corpus.name=text --config.data.corpus.path=my_texts/
+
+'' is a small cased BERT on the Wikipedia passages of BoolQ's training questions,
+minutes on two cores; experiments/sentiment/README.md has what it gave. 'base' and 'large' are
+the paper's recipe (section A.2: batch 256, 1M steps, Adam 1e-4, 10k warm-up, linear
+decay, L2 0.01, dropout 0.1; length 512 throughout, where the paper has 128 for 90 % of
+the steps) for a corpus of your own; the paper used 4 to 16 Cloud TPUs for four days.
+They have not been trained here. ':tiny' needs no network.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    if arg not in ("", "tiny", "base", "large"):
+        raise ValueError(f"no variant {arg!r}: '', 'tiny', 'base', 'large'")
+    corpus: dict = dict(name="boolq_passages")
+    length, predictions = 128, 20
+    c = ConfigDict()
+    c.seed = 0
+    c.model = dict(name="bert", size="mini", head="pretrain", vocab_size=None)
+    c.model.max_length = length
+    c.model.dropout = c.model.attention_dropout = (
+        0.0  # one epoch or two: no overfitting
+    )
+    c.objective = dict(name="bert_pretrain")
+    c.tokenizer = dict(vocab_size=8192, cased=True)  # learnt from data.corpus
+    c.data = dict(name="sentence_pairs", corpus=corpus, length=length)
+    c.data.copies = 1
+    c.inputs = dict(name="masked_pairs", rate=0.15, predictions=predictions)
+    c.optim = dict(name="adamw", lr=1e-3, schedule="linear", warmup="10%")
+    c.optim.weight_decay = 0.01
+    c.optim.clip = 1.0
+    c.batch_size = 64
+    c.steps = "2 epochs"
+    c.accum = 1
+    c.evaluate = dict(every="25%", splits=("validation",), metric="validation/loss")
+    c.checkpoint = dict(every="100 steps", keep=2)
+    c.log = dict(every="10 steps")
+    c.parallel = dict(how="jit", params="replicate")
+    c.init_from = None
+
+    if arg in ("base", "large"):
+        c.model.size, c.model.max_length = arg, 512
+        c.model.dropout = c.model.attention_dropout = 0.1
+        c.tokenizer.vocab_size = 30522
+        c.data.length, c.inputs.predictions, c.data.copies = 512, 77, 10
+        c.batch_size, c.steps = 256, "1000000 steps"
+        c.optim.lr, c.optim.warmup = 1e-4, "10000 steps"
+        c.evaluate.every = c.checkpoint.every = "10000 steps"
+        c.log.every = "100 steps"
+        c.parallel.params = "fsdp"
+    if arg == "tiny":
+        corpus = dict(name="synthetic_text", size=64)
+        c.tokenizer.vocab_size = 128
+        c.data.corpus, c.data.length, c.inputs.predictions = corpus, 32, 5
+        fields = dict(depth=2, width=32, heads=2, mlp_width=64, max_length=32)
+        c.model.size = None
+        c.model.update(fields)
+        c.batch_size, c.steps = 16, "6 steps"
+        c.evaluate.every, c.log.every = "3 steps", "1 step"
+    return c

@@ -1,0 +1,113 @@
+"""What experiments share: an arm is one recipe trained with several seeds.
+
+Every function may be called again after an interruption: a run that is done is not
+trained again, and one that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fmjax import config, evaluate, report
+from fmjax import workdir as workdirs
+from fmjax.metrics import bootstrap, calibration, classification
+from fmjax.train import train
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def fit(workdir: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Trains a run to its end. Exits with 75 where a signal stops it."""
+    config.bind("config", train, settings)
+    result = train(workdir, **settings)
+    if result["status"] == "stopped":
+        say(f"stopped at step {result['step']}; the same command goes on from there")
+        sys.exit(75)
+    return result
+
+
+def seeds(root: pathlib.Path, name: str, settings: Mapping, count: int):
+    """Trains an arm with seeds 0 to count - 1; the runs' folders."""
+    folders = [root / f"{name}-{seed}" for seed in range(count)]
+    for seed, folder in enumerate(folders):
+        fit(folder, {**settings, "seed": seed})
+    return folders
+
+
+def predictions(folders: Sequence[pathlib.Path], split: str = "test") -> dict[str, Any]:
+    """Labels [N] and each run's probabilities [S, N, C] on a split.
+
+    Kept beside each run's weights, so that they are computed once.
+    """
+    found, labels, classes = [], np.zeros(0, int), ()
+    for folder in folders:
+        kept = folder / f"{split}.npz"
+        if not kept.exists():
+            run = workdirs.open_run(folder)
+            data = run.batches(run.parts.data(split).rows)
+            arrays = evaluate.predictions(run, data, *run.weights(data.example(0)))
+            with open(folder / "writing.npz", "wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+            (folder / "writing.npz").replace(kept)
+        with np.load(kept) as arrays:
+            labels = arrays["label"]
+            found.append(arrays["probabilities"])
+        classes = json.loads((folder / "config.json").read_text("utf-8"))["classes"]
+    return {"labels": labels, "probabilities": np.stack(found), "classes": classes}
+
+
+def correct(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """[S, N] from probabilities [S, N, C]: is the likeliest class the label?"""
+    return (probabilities.argmax(-1) == labels).astype(np.float64)
+
+
+def summary(labels, probabilities, classes, *, draws: int = 10_000) -> dict[str, Any]:
+    """An arm's test numbers: means over seeds, with 95 % bootstrap intervals.
+
+    labels [N]; probabilities [S, N, C]. Intervals are over test examples, each draw
+    averaged over seeds; `std` is over seeds. The confusion matrix is summed over seeds.
+    """
+    each = [
+        classification.compute(labels=labels, probabilities=p, classes=classes)
+        for p in probabilities
+    ]
+    right = correct(labels, probabilities)
+    positive = 1 if len(classes) == 2 else None
+    pooled = calibration.reliability(
+        labels=np.tile(labels, len(probabilities)),
+        probabilities=np.concatenate(list(probabilities)),
+    )
+    return {
+        "seeds": len(each),
+        "examples": len(labels),
+        "accuracy": bootstrap.interval(right, seed=0, draws=draws),
+        "accuracy_by_seed": bootstrap.spread(right.mean(1)),
+        "f1": bootstrap.interval(
+            labels,
+            probabilities.argmax(-1),
+            seed=0,
+            draws=draws,
+            statistic=bootstrap.f1(len(classes), positive),
+        ),
+        "ece": float(np.mean([one["ece"] for one in each])),
+        "nll": float(np.mean([one["nll"] for one in each])),
+        "confusion": np.sum([one["confusion"] for one in each], axis=0).tolist(),
+        "reliability": pooled,
+    }
+
+
+def curve(folders: Sequence[pathlib.Path], name: str) -> list[tuple[list, list]]:
+    """Each run's recorded values of `name` as (steps, values), to draw."""
+    drawn = []
+    for folder in folders:
+        lines = [line for line in report.read(folder) if line.get(name) is not None]
+        drawn.append(([x["step"] for x in lines], [x[name] for x in lines]))
+    return drawn

@@ -1,0 +1,156 @@
+"""Checkpoints: the only file that imports orbax.
+
+A workdir holds `checkpoints/STEP` (whole states, the last few, each with a small
+`progress` record) and `best/STEP` (the weights, averaged ones where the run averages,
+that were best by the watched metric). A save is asynchronous and atomic: a step's
+folder has its final name only once it is whole.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from fmjax import optim
+from fmjax.config import ConfigError, suggest
+
+
+class Checkpoints:
+    """The checkpoints of one workdir; close() waits for what is being written."""
+
+    def __init__(self, workdir: str | pathlib.Path, *, keep: int = 2):
+        root = pathlib.Path(workdir).absolute()
+        options = ocp.CheckpointManagerOptions
+        last, best = options(max_to_keep=keep), options(max_to_keep=1)
+        self.last = ocp.CheckpointManager(root / "checkpoints", options=last)
+        self.best = ocp.CheckpointManager(root / "best", options=best)
+
+    def step(self) -> int | None:
+        """The newest step that is whole, or None."""
+        return self.last.latest_step()
+
+    def best_step(self) -> int | None:
+        return self.best.latest_step()
+
+    def save(self, step: int, state: Any, progress: dict) -> None:
+        """Starts writing a state; a step that is there already is left as it is."""
+        if self.step() == step:
+            return
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
+        )
+        self._alone(self.best)
+        self.last.save(step, args=items, force=True)
+
+    def save_best(self, step: int, params: Any, extras: Any) -> None:
+        """Starts writing the weights to evaluate and to predict with."""
+        if self.best_step() != step:
+            weights = {"params": params, "extras": extras}
+            items = ocp.args.Composite(weights=ocp.args.StandardSave(weights))
+            self._alone(self.last)
+            self.best.save(step, args=items, force=True)
+
+    @staticmethod
+    def _alone(other: ocp.CheckpointManager) -> None:
+        # Processes meet at barriers in the order in which saves finish; two at a time
+        # could finish in unlike orders and wait for each other for ever.
+        if jax.process_count() > 1:
+            other.wait_until_finished()
+
+    def restore(self, abstract: Any) -> tuple[Any, dict]:
+        """(state, progress) of the newest step, on `abstract`'s shapes and shardings.
+
+        Any number of devices may have saved it. Raises ConfigError where parameters
+        differ by name or shape from the saved ones.
+        """
+        items = ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
+        )
+        try:
+            found = self.last.restore(self.step(), args=items)
+        except ValueError as error:
+            raise ConfigError(
+                f"the checkpoint of step {self.step()} in {self.last.directory} does "
+                f"not fit this config (was it made with another one?): {error}"
+            ) from error
+        return found["state"], found["progress"]
+
+    def close(self) -> None:
+        for manager in (self.last, self.best):
+            manager.wait_until_finished()
+            manager.close()
+
+
+def weights(workdir: str | pathlib.Path, abstract: Any = None) -> dict[str, Any]:
+    """{'params', 'extras'} of a run's best step, on `abstract`'s shardings if given.
+
+    Raises ConfigError where the run has none yet, and where it does not fit.
+    """
+    root = pathlib.Path(workdir).absolute() / "best"
+    steps = [int(p.name) for p in root.glob("*") if p.name.isdigit()]
+    if not steps:
+        raise ConfigError(f"{workdir} holds no trained weights (no step in best/)")
+    with ocp.StandardCheckpointer() as reader:
+        try:
+            return reader.restore(root / str(max(steps)) / "weights", abstract)
+        except ValueError as error:
+            raise ConfigError(f"the weights in {root} do not fit: {error}") from error
+
+
+def init_from(
+    params: Any,
+    *,
+    path: str,
+    rename: Sequence[tuple[str, str]] = (),
+    skip: str | None = None,
+    missing: str | None = None,
+) -> tuple[Any, dict[str, list[str]]]:
+    """(params with the values found at `path`, what befell each parameter).
+
+    path: a workdir of fmjax, a directory that `fmjax.interop` reads, or a name in
+    `fmjax.data.weights`.
+    `rename` rewrites the found paths by regular expressions in order, `skip` leaves out
+    what it matches, `missing` says which parameters may keep their fresh values. Raises
+    ConfigError naming a parameter that is missing, and both shapes where one does not
+    fit. What was found but not used is in the report.
+    """
+    if (pathlib.Path(path) / "best").is_dir():
+        tree = weights(path)["params"]
+    else:
+        from fmjax import interop
+        from fmjax.data import weights as published
+
+        tree = interop.load(published.directory(path), head=None)[1]["params"]
+    found = dict(zip(optim.paths(tree), jax.tree.leaves(tree), strict=True))
+    for pattern, new in rename:
+        found = {re.sub(pattern, new, path): value for path, value in found.items()}
+    if skip:
+        found = {path: v for path, v in found.items() if not re.search(skip, path)}
+    own, leaves = optim.paths(params), []
+    report: dict[str, list[str]] = {"loaded": [], "fresh": []}
+    for name, leaf in zip(own, jax.tree.leaves(params), strict=True):
+        if name in found:
+            if found[name].shape != leaf.shape:
+                raise ConfigError(
+                    f"init_from: {name} is {found[name].shape} in {path} and "
+                    f"{leaf.shape} here"
+                )
+            report["loaded"].append(name)
+            value = np.asarray(found[name], leaf.dtype)
+            leaves.append(jax.device_put(value, leaf.sharding))
+        elif missing and re.search(missing, name):
+            report["fresh"].append(name)
+            leaves.append(leaf)
+        else:
+            raise ConfigError(
+                f"init_from: {path} has no parameter {name}; {suggest(name, found)}; "
+                f"to begin it afresh, set init_from.missing={name.split('/')[0]!r}"
+            )
+    report["unused"] = sorted(set(found) - set(own))
+    return jax.tree.unflatten(jax.tree.structure(params), leaves), report

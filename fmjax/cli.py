@@ -1,0 +1,109 @@
+"""`fmjax VERB ...`; each verb is also `python -m fmjax.VERB` with the same flags."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pathlib
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from fmjax import config
+
+VERBS = {
+    "train": "train a config, or go on with an interrupted run",
+    "evaluate": "evaluate a run on a split",
+    "predict": "predict for texts, files or standard input",
+    "report": "write a run's HTML report",
+}
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser with the flags that every verb has: those of a run of many processes."""
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    many = made.add_argument_group("several processes (the same command on each)")
+    many.add_argument("--coordinator", default="", help="host:port of process 0")
+    many.add_argument("--processes", type=int, default=0)
+    many.add_argument("--process", type=int, default=-1)
+    return made
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Takes `--config.a.b=value` and `--config.a.b value` out of the arguments."""
+    rest, overrides, words = [], {}, list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--config."):
+            rest.append(word)
+            continue
+        key, equals, value = word.removeprefix("--config.").partition("=")
+        if not equals:
+            if not words:
+                raise config.ConfigError(f"{word} needs a value: {word}=...")
+            value = words.pop(0)
+        overrides[key] = value
+    return rest, overrides
+
+
+def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None):
+    """Parses, joins the other processes, and turns the compilation cache on.
+
+    `--config.x.y=...` flags are gathered in `overrides` where the parser has --config.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    words, overrides = split_overrides(words)
+    given = made.parse_args(words)
+    if overrides and not hasattr(given, "config"):
+        raise config.ConfigError(
+            "this verb takes a run's own config, no --config.* flag"
+        )
+    given.overrides = overrides
+    from fmjax import parallel
+
+    cache()
+    parallel.start(given.coordinator, given.processes, given.process)
+    return given
+
+
+def cache() -> None:
+    """Compiled programs are kept between runs, unless the user chose otherwise."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        folder = pathlib.Path(home) / "fmjax" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def run(main: Callable[[], int]) -> None:
+    """Exits with main's status: 0 done, 2 a setting is wrong, 75 stopped, to go on."""
+    try:
+        sys.exit(main())
+    except (config.ConfigError, FileNotFoundError) as error:
+        print(f"fmjax: {error}", file=sys.stderr)
+        code = 2
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    if "--coordinator" in sys.argv:
+        # Threads that wait for the other processes would keep this one from ending.
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def main() -> None:
+    """The console script."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help") or words[0] not in VERBS:
+        lines = [f"  {verb:10} {what}" for verb, what in VERBS.items()]
+        print("\n".join(["usage: fmjax VERB ...", "", *lines]))
+        sys.exit(0 if words[:1] in (["-h"], ["--help"]) else 2)
+    verb = importlib.import_module(f"fmjax.{words[0]}")
+    sys.argv = [f"fmjax {words[0]}", *words[1:]]
+    run(lambda: verb.main(words[1:]))

@@ -1,0 +1,1 @@
+"""Data: sources of rows, inputs made of rows, tokenizers, batches."""

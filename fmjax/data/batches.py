@@ -1,0 +1,88 @@
+"""Batches by step: `at(step)` is a pure function of the step, on any number of hosts.
+
+There is no iterator state. Position p of the endless, reshuffled stream of examples is
+row p of a grain MapDataset; step s of a run takes positions s * B to s * B + B - 1, and
+host h of H the h-th contiguous H-th part of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+Row = dict[str, Any]
+
+
+class Batches:
+    """Batches of `size` examples over all hosts, shuffled anew each epoch."""
+
+    def __init__(
+        self,
+        rows: Any,
+        inputs: Callable[[Row, np.random.Generator | None], Row],
+        size: int,
+        *,
+        seed: int | None,
+        host: int = 0,
+        hosts: int = 1,
+    ):
+        """rows: a random-access source; inputs: row -> fixed-shape arrays.
+
+        seed None keeps the order and gives `inputs` no generator (evaluation).
+        Raises ValueError for an empty source and a size that hosts can't share.
+        """
+        if len(rows) == 0:
+            raise ValueError("the data set has no examples in this split")
+        if size % hosts:
+            raise ValueError(f"batch size {size} must divide by {hosts} hosts")
+        self.examples, self.size = len(rows), size
+        self.local, self.first = size // hosts, host * (size // hosts)
+        self.inputs, self.rows, self.seed = inputs, rows, seed
+        if seed is not None:
+            data = grain.MapDataset.source(rows).seed(seed).shuffle().repeat()
+            self.stream = data.random_map(inputs)
+
+    def example(self, position: int) -> Row:
+        """The example at a position of the stream (training) or a row (evaluation)."""
+        if self.seed is None:
+            return self.inputs(self.rows[position], None)
+        return self.stream[position]
+
+    def at(self, step: int) -> Row:
+        """This host's part of a step's batch; `mask` is 0 for padding, float32 [b].
+
+        Past the end of an evaluation set stand copies of row 0, masked.
+        """
+        start = step * self.size + self.first
+        here = range(start, start + self.local)
+        end = self.examples if self.seed is None else start + self.local
+        found = [self.example(p if p < end else 0) for p in here]
+        batch = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+        mask = np.array([p < end for p in here], np.float32)
+        return batch | {"mask": mask}
+
+    def __len__(self) -> int:
+        """Batches in one pass, the ragged last one included."""
+        return -(-self.examples // self.size)
+
+
+def ahead(
+    at: Callable[[int], Any], start: int, stop: int, depth: int = 2
+) -> Generator[Any, None, None]:
+    """at(start), ..., at(stop - 1), each computed up to `depth` ahead on a thread."""
+    with ThreadPoolExecutor(1, thread_name_prefix="input") as pool:
+        coming = [pool.submit(at, s) for s in range(start, min(start + depth, stop))]
+        try:
+            for step in range(start, stop):
+                value = coming.pop(0).result()
+                if step + depth < stop:
+                    coming.append(pool.submit(at, step + depth))
+                yield value
+        finally:
+            for future in coming:
+                future.cancel()

@@ -1,0 +1,107 @@
+"""Evaluation over whole sets: every example counts once, and one division at the end.
+
+python -m fmjax.evaluate --workdir runs/x [--split test]
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from fmjax import cli, config, parallel, step
+from fmjax import workdir as workdirs
+from fmjax.data import batches
+
+
+def compile_eval(apply: Callable, objective: Callable) -> Callable:
+    """run(params, extras, batch) -> sums, compiled once for all sets of one shape."""
+    return jax.jit(functools.partial(step.eval_step, apply=apply, objective=objective))
+
+
+def sums_over(
+    run: Callable, params: Any, extras: Any, data: batches.Batches, plan: parallel.Plan
+) -> dict[str, float]:
+    """Means over the whole set, and `count`: the examples that were counted."""
+    plan = plan._replace(how="jit")  # evaluation has no collectives of its own
+    found, count = [], 0.0
+    for batch in batches.ahead(data.at, 0, len(data)):
+        found.append(run(params, extras, parallel.put(batch, plan)))
+        count += float(batch["mask"].sum())
+    if jax.process_count() > 1:
+        count = float(parallel.gather(np.float32(count)).sum())
+    means = step.means(step.add_sums(jax.device_get(found)))
+    return means | {"count": count}
+
+
+def predictions(
+    run: workdirs.Run, data: batches.Batches, params: Any, extras: Any
+) -> dict[str, np.ndarray]:
+    """The objective's predictions {name: [N, ...]} for all N examples, in order.
+
+    With 'label' [N] where the examples have labels.
+    """
+    if run.parts.predict is None:
+        name = run.settings["objective"]["name"]
+        raise config.ConfigError(f"the objective {name!r} makes no predictions")
+    plan, found = run.plan._replace(how="jit"), []
+    predict = jax.jit(functools.partial(run.parts.predict, run.apply))
+    for batch in batches.ahead(data.at, 0, len(data)):
+        arrays = dict(predict(params, extras, parallel.put(batch, plan)))
+        own = {key: batch[key] for key in ("label", "mask") if key in batch}
+        found.append(parallel.gather(arrays | parallel.put(own, plan)))
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+    real = joined.pop("mask") > 0
+    return {name: array[real] for name, array in joined.items()}
+
+
+def evaluate(
+    workdir: str | pathlib.Path,
+    *,
+    splits: Sequence[str] = ("test",),
+    metrics: Sequence[str] = ("classification",),
+) -> dict[str, dict[str, Any]]:
+    """{split: numbers} of a trained run, from its best weights.
+
+    The objective's sums first, then each of `metrics` where the objective predicts and
+    the rows have labels.
+    """
+    run = workdirs.open_run(workdir)
+    compiled = compile_eval(run.apply, run.parts.objective)
+    results: dict[str, dict[str, Any]] = {}
+    for split in splits:
+        data = run.batches(run.parts.data(split).rows)
+        params, extras = run.weights(data.example(0))
+        results[split] = sums_over(compiled, params, extras, data, run.plan)
+        if run.parts.predict and "label" in data.example(0):
+            arrays = predictions(run, data, params, extras)
+            labels = arrays.pop("label")
+            for name in metrics:
+                compute = config.find("metrics", name).compute
+                found = compute(labels=labels, classes=run.classes, **arrays)
+                results[split] |= {name: found}
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--workdir", required=True, help="a trained run's folder")
+    parser.add_argument("--split", action="append", help="test by default; repeatable")
+    parser.add_argument("--metrics", action="append", help="files of fmjax/metrics/")
+    given = cli.parse(parser, argv)
+    results = evaluate(
+        given.workdir,
+        splits=given.split or ("test",),
+        metrics=given.metrics or ("classification",),
+    )
+    print(json.dumps(results, indent=2, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

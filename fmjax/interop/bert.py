@@ -1,0 +1,215 @@
+"""BERT in Hugging Face's format (transformers' BertModel and its heads)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fmjax.interop import names, settings
+from fmjax.interop.names import Entry
+from fmjax.interop.settings import integer, number
+from fmjax.models import bert
+
+Model = bert.Model
+ARCHITECTURES: dict[str, str | None] = {
+    "BertModel": None,
+    "BertForPreTraining": "pretrain",
+    "BertForSequenceClassification": "classify",
+}
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "gelu_sigmoid",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
+
+# What transformers takes where config.json is silent (BertConfig's signature).
+DEFAULTS: dict[str, Any] = {
+    "vocab_size": 30522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "classifier_dropout": None,
+}
+
+# Each would change the mathematics; only these values are what `models/bert.py` does.
+REQUIRED: dict[str, tuple[Any, ...]] = {
+    "position_embedding_type": ("absolute", None),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "is_encoder_decoder": (False,),
+    "tie_encoder_decoder": (False,),
+    "pruned_heads": ({}, None),
+    "quantization_config": (None,),
+}
+
+# The least that traces a net.
+INPUTS = {"tokens": np.zeros((1, 1), np.int32)}
+
+LABELS = ("id2label", "label2id", "num_labels")
+
+
+def fields(
+    config: Mapping[str, Any], head: str | None, classes: int | None
+) -> dict[str, Any]:
+    """Fields of `models.bert.Model` for a config.json, checked as hostile input."""
+    settings.require(config, REQUIRED)
+    if head == "pretrain":
+        # An untied decoder is a different model; the encoder alone does not mind.
+        settings.require(config, {"tie_word_embeddings": (True,)})
+    if head == "classify" and classes is None:
+        classes = settings.classes(config)
+    c = DEFAULTS | dict(config)
+    dropout = c["classifier_dropout"]
+    return {
+        "vocab_size": integer(c, "vocab_size", 100_000_000),
+        "width": integer(c, "hidden_size", 1_000_000),
+        "depth": integer(c, "num_hidden_layers", 1_000),
+        "heads": integer(c, "num_attention_heads", 10_000),
+        "mlp_width": integer(c, "intermediate_size", 10_000_000),
+        "max_length": integer(c, "max_position_embeddings", 100_000_000),
+        "types": integer(c, "type_vocab_size", 1_000_000),
+        "dropout": number(c, "hidden_dropout_prob", below=1),
+        "attention_dropout": number(c, "attention_probs_dropout_prob", below=1),
+        "head_dropout": (
+            None if dropout is None else number(c, "classifier_dropout", below=1)
+        ),
+        "activation": settings.choice(c, "hidden_act", ACTIVATIONS),
+        "eps": number(c, "layer_norm_eps", below=1),
+        "head": head,
+        "classes": classes if head == "classify" else None,
+    }
+
+
+def config(net: bert.Model) -> dict[str, Any]:
+    """config.json for a net: the inverse of `fields`."""
+    names_of = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+    out: dict[str, Any] = {
+        "architectures": [name for name, h in ARCHITECTURES.items() if h == net.head],
+        "model_type": "bert",
+        "vocab_size": net.vocab_size,
+        "hidden_size": net.width,
+        "num_hidden_layers": net.depth,
+        "num_attention_heads": net.heads,
+        "intermediate_size": net.mlp_width,
+        "max_position_embeddings": net.max_length,
+        "type_vocab_size": net.types,
+        "hidden_dropout_prob": net.dropout,
+        "attention_probs_dropout_prob": net.attention_dropout,
+        "classifier_dropout": net.head_dropout,
+        "hidden_act": names_of[net.activation],
+        "layer_norm_eps": net.eps,
+        "initializer_range": 0.02,
+        "position_embedding_type": "absolute",
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+    }
+    if net.head == "classify":
+        assert net.classes is not None
+        labels = [f"LABEL_{i}" for i in range(net.classes)]
+        out["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        out["label2id"] = {label: i for i, label in enumerate(labels)}
+    return out
+
+
+def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Keys of a config.json which neither this file nor any computation knows."""
+    known = {*DEFAULTS, *REQUIRED, *LABELS, "tie_word_embeddings", *settings.HARMLESS}
+    return tuple(sorted(key for key in config if key not in known))
+
+
+def entries(net: bert.Model) -> list[Entry]:
+    """Every tensor of a net, as transformers writes it under this head."""
+    e = "bert.embeddings."
+    table = [
+        *names.embedding(e + "word_embeddings", "embed/tokens"),
+        *names.embedding(e + "position_embeddings", "embed/positions"),
+        *names.embedding(e + "token_type_embeddings", "embed/segments"),
+        *names.norm(e + "LayerNorm", "embed/norm"),
+        *names.linear("bert.pooler.dense", "pooler"),
+    ]
+    for i in range(net.depth):
+        theirs, ours = f"bert.encoder.layer.{i}.", f"layer{i}/"
+        for part in ("query", "key", "value"):
+            table += names.linear(
+                f"{theirs}attention.self.{part}", f"{ours}attention/{part}"
+            )
+        table += [
+            *names.linear(theirs + "attention.output.dense", ours + "attention/out"),
+            *names.norm(theirs + "attention.output.LayerNorm", ours + "attention_norm"),
+            *names.linear(theirs + "intermediate.dense", ours + "mlp/up"),
+            *names.linear(theirs + "output.dense", ours + "mlp/down"),
+            *names.norm(theirs + "output.LayerNorm", ours + "mlp_norm"),
+        ]
+    return table + HEADS[net.head]
+
+
+HEADS: dict[str | None, list[Entry]] = {
+    None: [],
+    "pretrain": [
+        *names.linear("cls.predictions.transform.dense", "mlm/dense"),
+        *names.norm("cls.predictions.transform.LayerNorm", "mlm/norm"),
+        Entry("cls.predictions.bias", "mlm/bias"),
+        *names.linear("cls.seq_relationship", "nsp"),
+    ],
+    "classify": names.linear("classifier", "classify"),
+}
+
+# The decoder is the token table (tied), and its bias is saved under either name.
+TIED = {
+    "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+    "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+
+
+def canonical(config: Mapping[str, Any]) -> Callable[[str], str]:
+    """Names as files have them, to names as in `entries`.
+
+    Files of the bare encoder have no `bert.`; files converted from TensorFlow call a
+    norm's weight gamma and its bias beta.
+    """
+    tied = TIED if config.get("tie_word_embeddings", True) else {}
+
+    def rename(name: str) -> str:
+        if name.startswith(("embeddings.", "encoder.", "pooler.")):
+            name = "bert." + name
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
+        name = name.replace("LayerNorm.beta", "LayerNorm.bias")
+        return tied.get(name, name)
+
+    return rename
+
+
+def other(name: str) -> bool:
+    """Does a canonical name belong to some head of BERT."""
+    return name.startswith(("cls.", "classifier.", "qa_outputs."))
+
+
+def buffers(name: str, tensor: np.ndarray) -> bool:
+    """Buffers which old files carry; raises ValueError where one is not the usual."""
+    if name == "bert.embeddings.position_ids":
+        if not np.array_equal(tensor.ravel(), np.arange(tensor.size)):
+            raise ValueError(f"{name} is not 0, 1, 2 ...: other positions are refused")
+        return True
+    if name == "bert.embeddings.token_type_ids":
+        if tensor.any():
+            raise ValueError(f"{name} is not all 0: other default segments are refused")
+        return True
+    return False
+
+
+def public(net: bert.Model, name: str) -> str:
+    """The name for writing: the bare encoder's has no `bert.` in front."""
+    return name.removeprefix("bert.") if net.head is None else name

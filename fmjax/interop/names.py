@@ -1,0 +1,144 @@
+"""Tables between a public checkpoint's tensor names and parameter paths, both ways.
+
+A family writes its names once, as entries; reading, writing and reporting follow.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import traverse_util
+
+Canonical = Callable[[str], str]
+
+
+class Entry(NamedTuple):
+    """One tensor: its public name, its parameter path, and whether it is transposed."""
+
+    name: str
+    path: str
+    transpose: bool = False
+
+
+def linear(name: str, path: str) -> list[Entry]:
+    """torch.nn.Linear keeps [out, in], a linen kernel is [in, out]."""
+    return [
+        Entry(f"{name}.weight", f"{path}/kernel", transpose=True),
+        Entry(f"{name}.bias", f"{path}/bias"),
+    ]
+
+
+def norm(name: str, path: str) -> list[Entry]:
+    return [
+        Entry(f"{name}.weight", f"{path}/scale"),
+        Entry(f"{name}.bias", f"{path}/bias"),
+    ]
+
+
+def embedding(name: str, path: str) -> list[Entry]:
+    return [Entry(f"{name}.weight", f"{path}/embedding")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What became of every tensor and every parameter of one checkpoint."""
+
+    matched: dict[str, str]  # tensor name in the file -> parameter path
+    missing: tuple[str, ...] = ()  # parameters for which the file has no tensor
+    unused: tuple[str, ...] = ()  # tensors of heads which were not asked for
+    unknown: tuple[str, ...] = ()  # tensors which the family does not know
+    ignored: tuple[str, ...] = ()  # buffers that hold no weights, and were checked
+    settings: tuple[str, ...] = ()  # keys of config.json that nothing here reads
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.matched)} tensors read"]
+        for field in ("missing", "unused", "unknown", "ignored", "settings"):
+            if names := getattr(self, field):
+                parts.append(f"{field}: {', '.join(names)}")
+        return "; ".join(parts)
+
+
+def assign(
+    tensors: Mapping[str, np.ndarray],
+    entries: Iterable[Entry],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    canonical: Canonical,
+    other: Callable[[str], bool],
+    buffers: Callable[[str, np.ndarray], bool],
+) -> tuple[dict[str, np.ndarray], Report]:
+    """Parameters by path, float32 in host memory, and the report.
+
+    shapes: each parameter path with its shape. canonical: a name as found in files to
+    the name in `entries`, so that the aliases of one tensor meet. other: does this
+    canonical name belong to a head that was not asked for. buffers: is this tensor a
+    buffer without information; may raise.
+    Raises ValueError where a shape is wrong, a dtype is not floating, or two aliases of
+    one tensor differ.
+    """
+    table = {entry.name: entry for entry in entries}
+    matched: dict[str, str] = {}
+    unused: list[str] = []
+    unknown: list[str] = []
+    ignored: list[str] = []
+    params: dict[str, np.ndarray] = {}
+    source: dict[str, str] = {}
+    for found, tensor in tensors.items():
+        name = canonical(found)
+        entry = table.get(name)
+        if entry is None:
+            if buffers(name, tensor):
+                ignored.append(found)
+            else:
+                (unused if other(name) else unknown).append(found)
+            continue
+        value = _convert(found, tensor, entry, shapes[entry.path])
+        if entry.path in params and not np.array_equal(params[entry.path], value):
+            raise ValueError(
+                f"{source[entry.path]} and {found} are two names of one tied tensor "
+                f"({entry.path}), but their values differ"
+            )
+        params[entry.path], source[entry.path] = value, found
+        matched[found] = entry.path
+    return params, Report(
+        matched=matched,
+        missing=tuple(path for path in shapes if path not in params),
+        unused=tuple(unused),
+        unknown=tuple(unknown),
+        ignored=tuple(ignored),
+    )
+
+
+def collect(
+    params: Mapping[str, np.ndarray], entries: Iterable[Entry]
+) -> dict[str, np.ndarray]:
+    """Tensors by public name: the inverse of `assign`."""
+    return {
+        entry.name: params[entry.path].T if entry.transpose else params[entry.path]
+        for entry in entries
+    }
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return traverse_util.flatten_dict(dict(tree), sep="/")
+
+
+def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    return traverse_util.unflatten_dict(dict(flat), sep="/")
+
+
+def _convert(
+    found: str, tensor: np.ndarray, entry: Entry, shape: tuple[int, ...]
+) -> np.ndarray:
+    expected = shape[::-1] if entry.transpose else shape
+    if tensor.shape != expected:
+        raise ValueError(
+            f"{found} has shape {tensor.shape}, the config asks for {expected} "
+            f"(parameter {entry.path}, {shape})"
+        )
+    # Not np.issubdtype: bfloat16 is no numpy.floating.
+    if tensor.dtype.kind not in "fV" or tensor.dtype.itemsize == 1:
+        raise ValueError(f"{found} is {tensor.dtype}, not floating-point weights")
+    value = tensor.T if entry.transpose else tensor
+    return np.ascontiguousarray(value, dtype=np.float32)

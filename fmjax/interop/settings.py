@@ -1,0 +1,100 @@
+"""Read a public config.json as data: typed, bounded, refused where not understood."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# Keys that change no output of a forward or backward pass: provenance, what to return,
+# generation, memory layout, and pooler_* which Google's files carry and no code reads.
+HARMLESS = frozenset(
+    (
+        "_name_or_path",
+        "architectures",
+        "model_type",
+        "transformers_version",
+        "torch_dtype",
+        "dtype",
+        "_commit_hash",
+        "_attn_implementation",
+        "attn_implementation",
+        "torchscript",
+        "use_bfloat16",
+        "output_attentions",
+        "output_hidden_states",
+        "output_past",
+        "return_dict",
+        "use_cache",
+        "gradient_checkpointing",
+        "chunk_size_feed_forward",
+        "initializer_range",
+        "problem_type",
+        "finetuning_task",
+        "task_specific_params",
+        "tokenizer_class",
+        "prefix",
+        "language",
+        "directionality",
+        "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "sep_token_id",
+        "decoder_start_token_id",
+        "pooler_fc_size",
+        "pooler_num_attention_heads",
+        "pooler_num_fc_layers",
+        "pooler_size_per_head",
+        "pooler_type",
+    )
+)
+
+
+def require(config: Mapping[str, Any], required: Mapping[str, Iterable[Any]]) -> None:
+    """Raises ValueError where a key that changes the mathematics has another value."""
+    for key, values in required.items():
+        values = tuple(values)
+        if key in config and config[key] not in values:
+            raise ValueError(
+                f"config.json: {key} = {config[key]!r:.80} is not implemented here "
+                f"(only {values[0]!r}); the outputs would be wrong, so it is refused"
+            )
+
+
+def integer(config: Mapping[str, Any], key: str, limit: int) -> int:
+    value = config[key]
+    if type(value) is not int or not 1 <= value <= limit:
+        raise ValueError(
+            f"config.json: {key} must be a whole number from 1 to {limit:,}, "
+            f"got {value!r:.80}"
+        )
+    return value
+
+
+def number(config: Mapping[str, Any], key: str, *, below: float) -> float:
+    value = config[key]
+    if type(value) not in (int, float) or not 0 <= value < below:
+        raise ValueError(
+            f"config.json: {key} must be a number in [0, {below}), got {value!r:.80}"
+        )
+    return float(value)
+
+
+def choice(config: Mapping[str, Any], key: str, known: Mapping[str, str]) -> str:
+    value = config[key]
+    if not isinstance(value, str) or value not in known:
+        near = difflib.get_close_matches(str(value)[:80], known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"config.json: {key} = {value!r:.80} is not implemented{hint} "
+            f"(known: {', '.join(known)})"
+        )
+    return known[value]
+
+
+def classes(config: Mapping[str, Any]) -> int:
+    """How many classes a classifier has: id2label, else num_labels, else 2."""
+    if config.get("id2label") is not None:
+        labels = config["id2label"]
+        if not isinstance(labels, dict) or not 1 <= len(labels) <= 10_000_000:
+            raise ValueError("config.json: id2label must map class numbers to names")
+        return len(labels)
+    return integer({"num_labels": 2, **config}, "num_labels", 10_000_000)

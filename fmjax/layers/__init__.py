@@ -1,0 +1,1 @@
+"""What two or more model families share: pure functions, then thin linen modules."""

@@ -1,0 +1,1 @@
+"""One model family a file: `Model`, `SIZES`, shapes in docstrings, nothing else."""

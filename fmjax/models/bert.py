@@ -1,0 +1,208 @@
+"""BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805)."""
+
+# B batch, T tokens, P positions to predict, D width, V vocabulary, C classes
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype
+
+from fmjax.layers.activation import activation
+from fmjax.layers.dropout import Dropout
+from fmjax.layers.transformer import (
+    PostNormBlock,
+    dense,
+    layer_norm,
+    truncated_normal,
+)
+
+HEADS = (None, "pretrain", "classify")
+
+
+def _size(width: int, depth: int, heads: int) -> dict[str, int]:
+    sizes = {"width": width, "depth": depth, "heads": heads, "mlp_width": 4 * width}
+    return dict(vocab_size=30522, **sizes)
+
+
+# base and large: table 1 of the paper's section 3; tiny to medium: Turc et al. 2019,
+# table 1; minilm-l6: Wang et al. 2020 by way of sentence-transformers' all-MiniLM-L6.
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": _size(128, 2, 2),
+    "mini": _size(256, 4, 4),
+    "small": _size(512, 4, 8),
+    "medium": _size(512, 8, 8),
+    "base": _size(768, 12, 12),
+    "large": _size(1024, 24, 16),
+    "minilm-l6": _size(384, 6, 12),
+}
+
+
+class Model(nn.Module):
+    """Token, position and segment embeddings, then post-norm blocks, then a head.
+
+    inputs: dict of
+        tokens: int [B, T], T <= max_length;
+        types: int [B, T] in [0, types), the segment of each token; absent: all 0;
+        mask: bool [B, T], True is a real token; absent: all are;
+        positions: int [B, P], head 'pretrain' only: where to predict; absent: every
+            position, P = T.
+    Returns, by head:
+        None: (hidden [B, T, D], pooled [B, D]), pooled = tanh of a linear map of the
+            first token's state (appendix A.1);
+        'pretrain': (masked-token logits [B, P, V], next-sentence logits [B, 2] with
+            class 0 "is next"), the former through the transposed token embedding;
+        'classify': logits [B, C].
+    Logits are float32 whatever `dtype` is. An id outside its table gives nan.
+    The encoder's parameters have the same paths under every head.
+
+    Raises ValueError, when traced, where T exceeds max_length, shapes or dtypes differ
+    from the above, or a field has no meaning.
+    """
+
+    vocab_size: int
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    max_length: int = 512
+    types: int = 2
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    head_dropout: float | None = None  # on pooled, before 'classify'; None: dropout
+    activation: str = "gelu"
+    eps: float = 1e-12
+    head: str | None = None
+    classes: int | None = None
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(self, inputs: Mapping[str, jax.Array], *, train: bool = False) -> Any:
+        self._check(inputs)
+        tokens, mask = inputs["tokens"], inputs.get("mask")
+        if mask is not None:
+            mask = mask[:, None, None, :]
+
+        embed = Embed(
+            vocab_size=self.vocab_size,
+            width=self.width,
+            max_length=self.max_length,
+            types=self.types,
+            dropout=self.dropout,
+            eps=self.eps,
+            dtype=self.dtype,
+            name="embed",
+        )
+        x = embed(tokens, inputs.get("types"), train=train)
+        for i in range(self.depth):
+            block = PostNormBlock(
+                heads=self.heads,
+                mlp_width=self.mlp_width,
+                activation=self.activation,
+                dropout=self.dropout,
+                attention_dropout=self.attention_dropout,
+                eps=self.eps,
+                dtype=self.dtype,
+                name=f"layer{i}",
+            )
+            x = block(x, mask=mask, train=train)
+        pooled = jnp.tanh(dense(self.width, self.dtype, "pooler")(x[:, 0]))
+
+        match self.head:
+            case "pretrain":
+                if "positions" in inputs:
+                    x = jnp.take_along_axis(x, inputs["positions"][:, :, None], axis=1)
+                mlm = MaskedTokens(self.activation, self.eps, self.dtype, name="mlm")
+                nsp = dense(2, "float32", "nsp")
+                return mlm(x, embed.tokens.embedding), nsp(pooled)
+            case "classify":
+                assert self.classes is not None
+                rate = self.dropout if self.head_dropout is None else self.head_dropout
+                pooled = Dropout(rate)(pooled, train=train)
+                return dense(self.classes, "float32", "classify")(pooled)
+            case _:
+                return x, pooled
+
+    def _check(self, inputs: Mapping[str, jax.Array]) -> None:
+        if self.head not in HEADS:
+            near = difflib.get_close_matches(str(self.head), HEADS[1:], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            known = ", ".join(map(repr, HEADS))
+            raise ValueError(f"unknown head {self.head!r}{hint} (known: {known})")
+        if self.head == "classify" and (self.classes is None or self.classes < 1):
+            raise ValueError(
+                f"head 'classify' needs classes, 1 or more; got {self.classes}"
+            )
+        shape = inputs["tokens"].shape
+        if len(shape) != 2:
+            raise ValueError(f"tokens must be [B, T], got shape {shape}")
+        if not jnp.issubdtype(inputs["tokens"].dtype, jnp.integer):
+            raise ValueError(f"tokens must be integers, got {inputs['tokens'].dtype}")
+        if not 1 <= shape[1] <= self.max_length:
+            raise ValueError(
+                f"tokens are {shape[1]} long, but the model has positions for 1 to "
+                f"{self.max_length}; truncate them or raise max_length"
+            )
+        for name in ("types", "mask"):
+            if name in inputs and inputs[name].shape != shape:
+                raise ValueError(
+                    f"{name} has shape {inputs[name].shape}, tokens have {shape}"
+                )
+        if "mask" in inputs and inputs["mask"].dtype != jnp.bool_:
+            raise ValueError(
+                f"mask must be bool, True for a real token; got {inputs['mask'].dtype}"
+            )
+
+
+class Embed(nn.Module):
+    """Token, position and segment embeddings, added and normalised: to [B, T, D]."""
+
+    vocab_size: int
+    width: int
+    max_length: int
+    types: int
+    dropout: float
+    eps: float
+    dtype: Dtype
+
+    def setup(self) -> None:
+        def table(rows: int) -> nn.Embed:
+            return nn.Embed(
+                rows, self.width, dtype=self.dtype, embedding_init=truncated_normal
+            )
+
+        self.tokens = table(self.vocab_size)
+        self.positions = table(self.max_length)
+        self.segments = table(self.types)
+        self.norm = layer_norm(self.eps, self.dtype)
+        self.drop = Dropout(self.dropout)
+
+    def __call__(
+        self, tokens: jax.Array, types: jax.Array | None, *, train: bool
+    ) -> jax.Array:
+        types = jnp.zeros_like(tokens) if types is None else types
+        x = self.tokens(tokens) + self.segments(types)
+        x += self.positions(jnp.arange(tokens.shape[1]))
+        return self.drop(self.norm(x), train=train)
+
+
+class MaskedTokens(nn.Module):
+    """The masked-LM head: [B, P, D] and the token table [V, D] to logits [B, P, V]."""
+
+    activation: str
+    eps: float
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, table: jax.Array) -> jax.Array:
+        x = dense(x.shape[-1], self.dtype, "dense")(x)
+        x = activation(self.activation)(x)
+        x = layer_norm(self.eps, self.dtype, "norm")(x)
+        bias = self.param("bias", nn.initializers.zeros, (table.shape[0],))
+        logits = jnp.einsum(
+            "bpd,vd->bpv", x, table.astype(x.dtype), preferred_element_type="float32"
+        )
+        return logits + bias

@@ -1,0 +1,1 @@
+"""One training signal a file; see CONTRIBUTING.md for the contract."""

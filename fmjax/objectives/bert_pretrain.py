@@ -1,0 +1,33 @@
+"""BERT's two training signals (Devlin et al. 2018, section 3.1)."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import optax
+
+
+def objective(apply, params, extras, batch, key):
+    """Sums of masked language modelling and of next-sentence prediction (nats).
+
+    The model returns logits [B, P, V] at the masked positions and [B, 2] for the pair.
+    batch: inputs, targets int32 [B, P], weights float32 [B, P] (0 = unused position),
+    next int32 [B] (0 = B follows A), mask float32 [B].
+    The terms have unlike denominators: masked positions, and sentence pairs.
+    """
+    (tokens, pair), extras = apply(params, extras, batch["inputs"], key=key)
+    tokens, pair = tokens.astype(jnp.float32), pair.astype(jnp.float32)
+    cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+    mask, weights = batch["mask"], batch["weights"] * batch["mask"][:, None]
+    masked = cross_entropy(tokens, batch["targets"]) * weights
+    following = cross_entropy(pair, batch["next"]) * mask
+    right = (tokens.argmax(-1) == batch["targets"]) * weights
+    right_pair = (pair.argmax(-1) == batch["next"]) * mask
+    losses = {
+        "masked_lm": (masked.sum(), weights.sum()),
+        "next_sentence": (following.sum(), mask.sum()),
+    }
+    metrics = {
+        "masked_lm_accuracy": (right.sum(), weights.sum()),
+        "next_sentence_accuracy": (right_pair.sum(), mask.sum()),
+    }
+    return losses, metrics, extras

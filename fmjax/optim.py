@@ -1,0 +1,258 @@
+"""From a config to an optax transformation and a learning-rate schedule.
+
+What applies to which parameter is said by regular expressions over the parameter's
+path, such as 'layer3/attention/query/kernel' (`re.search`; the first match wins).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fmjax import config
+
+SCHEDULES = ("constant", "linear", "cosine", "rsqrt", "wsd")
+NO_DECAY = r"(^|/)(bias|scale)$"
+
+
+def paths(tree: Any) -> list[str]:
+    """The paths of a tree's leaves, in the order of `jax.tree.leaves`."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
+
+
+def by_path(function: Callable[[str], Any], tree: Any) -> Any:
+    """A tree like `tree` that holds function(path) for each leaf."""
+    return jax.tree.unflatten(jax.tree.structure(tree), map(function, paths(tree)))
+
+
+def matches(pattern: str, tree: Any, where: str) -> Any:
+    """A tree of bools: does the path match? Raises ConfigError where none does."""
+    found = by_path(lambda path: bool(re.search(pattern, path)), tree)
+    if not any(jax.tree.leaves(found)):
+        some = ", ".join(paths(tree)[:6])
+        raise config.ConfigError(
+            f"{where}: no parameter matches {pattern!r}; parameters are {some}, ..."
+        )
+    return found
+
+
+def curve(
+    total: int,
+    *,
+    lr: float,
+    schedule: str = "constant",
+    warmup: int | str = 0,
+    final: float = 0.0,
+    cooldown: int | str = "20%",
+) -> Callable:
+    """Learning rate by step: linear warm-up from 0, then the named curve.
+
+    linear and cosine end at final * lr; rsqrt is lr * sqrt(warmup / step) (Vaswani et
+    al. 2017, eq. 3, with its peak named by `lr`); wsd stays at lr and falls linearly to
+    final * lr over the last `cooldown` (Hu et al. 2024). `step` may be a host int,
+    which keeps the arithmetic on the host, or an array.
+    """
+    if schedule not in SCHEDULES:
+        known = config.suggest(str(schedule), SCHEDULES)
+        raise config.ConfigError(f"no schedule named {schedule!r}; {known}")
+    start = config.duration(warmup, "optim.warmup", total=total)
+    fall = config.duration(cooldown, "optim.cooldown", total=total)
+    if start > total:
+        raise config.ConfigError(f"optim.warmup is {start} of {total} steps; lower it")
+
+    def rate(step):
+        xp = jnp if isinstance(step, jax.Array) else np
+        rise = xp.minimum(1.0, (step + 1) / (start + 1))
+        done = xp.clip((step - start) / max(total - start, 1), 0.0, 1.0)
+        if schedule == "constant":
+            factor = 1.0
+        elif schedule == "linear":
+            factor = 1 - (1 - final) * done
+        elif schedule == "cosine":
+            factor = final + (1 - final) * (1 + xp.cos(np.pi * done)) / 2
+        elif schedule == "rsqrt":
+            factor = xp.sqrt(max(start, 1) / xp.maximum(step, max(start, 1)))
+        else:
+            left = xp.clip((total - step) / max(fall, 1), 0.0, 1.0)
+            factor = final + (1 - final) * left
+        return lr * rise * factor
+
+    return rate
+
+
+class Average(NamedTuple):
+    """State of `average`: the moving average of the parameters."""
+
+    params: Any
+
+
+def average(decay: float) -> optax.GradientTransformation:
+    """Keeps an exponential moving average of the parameters; changes no update."""
+
+    def update(updates, state, params):
+        new = optax.apply_updates(params, updates)
+        mix = lambda old, p: decay * old + (1 - decay) * p  # noqa: E731
+        return updates, Average(jax.tree.map(mix, state.params, new))
+
+    copy = lambda params: Average(jax.tree.map(jnp.copy, params))  # noqa: E731
+    return optax.GradientTransformation(copy, update)
+
+
+def averaged(opt_state: Any, params: Any) -> Any:
+    """The averaged parameters where the optimizer keeps them, else `params`."""
+    is_average = lambda node: isinstance(node, Average)  # noqa: E731
+    nodes = jax.tree.leaves(opt_state, is_leaf=is_average)
+    return next((node.params for node in nodes if is_average(node)), params)
+
+
+def restart(opt_state: Any, params: Any) -> Any:
+    """The state with its averages begun anew from `params`, for other parameters."""
+    is_average = lambda node: isinstance(node, Average)  # noqa: E731
+    again = lambda node: (  # noqa: E731
+        Average(jax.tree.map(jnp.copy, params)) if is_average(node) else node
+    )
+    return jax.tree.map(again, opt_state, is_leaf=is_average)
+
+
+def layer_factor(params: Any, decay: float, pattern: str) -> Callable[[str], float]:
+    """Layer-wise learning-rate decay (Howard & Ruder 2018; Clark et al. 2020).
+
+    `pattern`'s first group is the layer's number. The last layer and whatever comes
+    after it have factor 1, layer i has decay ** (last - i), and parameters with 'embed'
+    in their path one power more than layer 0.
+    """
+    numbers = [re.search(pattern, path) for path in paths(params)]
+    layers = [int(match[1]) for match in numbers if match]
+    if not layers:
+        raise config.ConfigError(
+            f"optim.layer_pattern={pattern!r} matches no parameter"
+        )
+
+    def factor(path: str) -> float:
+        match = re.search(pattern, path)
+        if match:
+            return decay ** (max(layers) - int(match[1]))
+        return decay ** (max(layers) + 1) if "embed" in path else 1.0
+
+    return factor
+
+
+def group(
+    params: Any,
+    total: int,
+    *,
+    name: str = "adamw",
+    lr: float = 1e-3,
+    schedule: str = "constant",
+    warmup: int | str = 0,
+    final: float = 0.0,
+    cooldown: int | str = "20%",
+    weight_decay: float = 0.0,
+    no_decay: str = NO_DECAY,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    layer_decay: float | None = None,
+    layer_pattern: str = r"layer(\d+)/",
+) -> tuple[optax.GradientTransformation, Callable]:
+    """(transformation, learning rate by step) of one group of parameters.
+
+    adamw: Loshchilov & Hutter 2019, adam: Kingma & Ba 2015, sgd: with momentum and L2
+    decay, lamb: You et al. 2020, lars: You et al. 2017, adafactor: Shazeer & Stern 2018
+    (its decay is not scaled by the rate), lion: Chen et al. 2023, muon: Jordan et al.
+    2024 for matrices, AdamW for the rest. `no_decay` names what is never decayed.
+    """
+    rate = curve(
+        total,
+        lr=lr,
+        schedule=schedule,
+        warmup=warmup,
+        final=final,
+        cooldown=cooldown,
+    )
+    decayed = lambda tree: by_path(lambda p: not re.search(no_decay, p), tree)  # noqa: E731
+    wd = weight_decay
+    table: dict[str, Callable[[], optax.GradientTransformation]] = {
+        "adamw": lambda: optax.adamw(rate, b1, b2, eps, weight_decay=wd, mask=decayed),
+        "adam": lambda: optax.adam(rate, b1, b2, eps),
+        "sgd": lambda: optax.chain(
+            optax.add_decayed_weights(wd, decayed),
+            optax.sgd(rate, momentum or None, nesterov),
+        ),
+        "lamb": lambda: optax.lamb(rate, b1, b2, eps, weight_decay=wd, mask=decayed),
+        "lars": lambda: optax.lars(
+            rate, wd, decayed, 1e-3, trust_ratio_mask=decayed, momentum=momentum
+        ),
+        "adafactor": lambda: optax.adafactor(
+            rate, weight_decay_rate=wd or None, weight_decay_mask=decayed
+        ),
+        "lion": lambda: optax.lion(rate, b1, b2, weight_decay=wd, mask=decayed),
+        "muon": lambda: optax.contrib.muon(
+            rate, weight_decay=wd, weight_decay_mask=decayed, adam_b1=b1, adam_b2=b2
+        ),
+    }
+    if name not in table:
+        known = config.suggest(str(name), table)
+        raise config.ConfigError(f"no optimizer named {name!r}; {known}")
+    if name == "adam" and wd:
+        raise config.ConfigError("adam has no weight decay; set optim.name=adamw")
+    tx = table[name]()
+    if layer_decay is not None:
+        factor = layer_factor(params, layer_decay, layer_pattern)
+        scale = lambda u, _: jax.tree.map(jnp.multiply, u, by_path(factor, u))  # noqa: E731
+        tx = optax.chain(tx, optax.stateless(scale))
+    return tx, rate
+
+
+def make(
+    params: Any,
+    total: int,
+    *,
+    clip: float | None = None,
+    freeze: str | None = None,
+    groups: Sequence[tuple[str, Mapping]] = (),
+    ema: float | None = None,
+    **settings,
+) -> tuple[optax.GradientTransformation, Callable, Any]:
+    """(transformation, learning rate by step, tree of trainable bools or None).
+
+    params: the parameters or their shapes. total: steps of the whole run, of which
+    percentages are taken. `settings` are those of `group`; `groups` gives parameters
+    some of their own: (('head', {'lr': 1e-2}), ...). What `freeze` matches has no
+    optimizer state and no gradient. `clip` is by the global norm of the trained
+    parameters' gradient, before anything else. `ema` keeps averaged parameters, which
+    evaluation then uses. Raises ConfigError for an unknown setting or an idle pattern.
+    """
+    base, rate = config.bind("optim", group, settings)(params, total)
+    transforms, trainable = {"": base}, None
+    for pattern, own in groups:
+        matches(pattern, params, "optim.groups")
+        bound = config.bind(f"optim.groups {pattern}", group, {**settings, **own})
+        transforms[pattern], _ = bound(params, total)
+    if freeze:
+        frozen = matches(freeze, params, "optim.freeze")
+        trainable = jax.tree.map(lambda match: not match, frozen)
+        transforms["frozen"] = optax.set_to_zero()
+
+    def label(path: str) -> str:
+        if freeze and re.search(freeze, path):
+            return "frozen"
+        return next((p for p, _ in groups if re.search(p, path)), "")
+
+    tx = base
+    if len(transforms) > 1:
+        tx = optax.partition(transforms, by_path(label, params))
+    if clip:
+        tx = optax.chain(optax.clip_by_global_norm(clip), tx)
+    if ema:
+        tx = optax.chain(tx, average(ema))
+    return tx, rate, trainable

@@ -1,0 +1,117 @@
+"""Predictions of a trained run, as JSON lines.
+
+python -m fmjax.predict --workdir runs/x "A fine film." "A dull one."
+python -m fmjax.predict --workdir runs/x --input reviews.jsonl   (or lines of text)
+python -m fmjax.predict --workdir runs/x --image shoe.png
+cat lines.txt | python -m fmjax.predict --workdir runs/x
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fmjax import cli, config, evaluate
+from fmjax import workdir as workdirs
+
+
+def predict(workdir: str | pathlib.Path, rows: Sequence[dict[str, Any]]) -> list[dict]:
+    """For each row (`text`, `text2`, `image` as the inputs need) what the run says.
+
+    A classifier says {'label': name, 'probability': float, 'probabilities': {name:
+    float}}. Raises ConfigError where there is no run or no row, and whatever the
+    inputs raise for a row that they can't take.
+    """
+    if not rows:
+        raise config.ConfigError("nothing to predict: no sentence, file or line given")
+    run = workdirs.open_run(workdir)
+    data = run.batches([{k: v for k, v in row.items() if k != "label"} for row in rows])
+    params, extras = run.weights(data.example(0))
+    arrays = evaluate.predictions(run, data, params, extras)
+    return [
+        named(run.classes, {k: v[i] for k, v in arrays.items()})
+        for i in range(len(rows))
+    ]
+
+
+def named(classes: Sequence[str], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """One row's arrays as JSON values; probabilities with their classes' names."""
+    if "probabilities" not in arrays:
+        return {name: array.tolist() for name, array in arrays.items()}
+    p = arrays["probabilities"]
+    names = classes or [str(i) for i in range(len(p))]
+    return {
+        "label": names[int(p.argmax())],
+        "probability": float(p.max()),
+        "probabilities": dict(zip(names, map(float, p), strict=True)),
+    }
+
+
+def read_lines(lines: Iterable[str], name: str) -> Iterator[dict[str, Any]]:
+    """Rows from text lines: a JSON object with `text`, or the line itself.
+
+    Raises ConfigError naming the file and the line.
+    """
+    for number, line in enumerate(lines, 1):
+        line = line.strip()
+        if line.startswith("{"):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise config.ConfigError(
+                    f"{name}:{number}: not JSON: {error}"
+                ) from error
+            if not isinstance(row.get("text"), str):
+                raise config.ConfigError(f"{name}:{number}: no text in {sorted(row)}")
+            yield row
+        elif line:
+            yield {"text": line}
+
+
+def read_image(path: str, shape: Sequence[int]) -> dict[str, Any]:
+    """A picture file as uint8 [H, W, C] of the shape that the run was trained on."""
+    from PIL import Image
+
+    height, width, channels = shape
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("L" if channels == 1 else "RGB")
+            array = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    except OSError as error:
+        raise config.ConfigError(f"{path} is no readable picture: {error}") from error
+    return {"image": array.reshape(height, width, channels), "file": path}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--workdir", required=True, help="a trained run's folder")
+    parser.add_argument("text", nargs="*", help="sentences")
+    parser.add_argument(
+        "--input", help="a file of JSON objects or of texts, a line each"
+    )
+    parser.add_argument("--image", action="append", default=[], help="a picture file")
+    given = cli.parse(parser, argv)
+    rows: list[dict[str, Any]] = [{"text": text} for text in given.text]
+    if given.input:
+        with open(given.input, encoding="utf-8") as lines:
+            rows += read_lines(lines, given.input)
+    if given.image:
+        shape = workdirs.open_run(given.workdir).shapes.get("image")
+        if shape is None:
+            raise config.ConfigError(f"{given.workdir} was not trained on images")
+        rows += [read_image(path, shape) for path in given.image]
+    if not (given.text or given.input or given.image):
+        rows += read_lines(sys.stdin, "standard input")
+    for row, said in zip(rows, predict(given.workdir, rows), strict=True):
+        shown = {k: v for k, v in row.items() if isinstance(v, str | int | float)}
+        print(json.dumps(shown | said, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,273 @@
+"""What a run leaves to read: JSON lines always, a console, trackers where asked."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from fmjax import step as stepping
+from fmjax.config import ConfigError
+from fmjax.optim import paths
+from fmjax.step import Sums
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def replace(path: pathlib.Path, text: str) -> None:
+    """Writes a file so that it is the old one or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".writing")
+    scratch.write_text(text, "utf-8")
+    os.replace(scratch, path)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """`replace` with JSON; NaN is refused."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    replace(path, text + "\n")
+
+
+def provenance() -> dict[str, Any]:
+    """What made this run: command, commit, package versions, devices."""
+
+    def git(*words: str) -> str | None:
+        here = pathlib.Path(__file__).parent
+        try:
+            done = subprocess.run(
+                ["git", *words], cwd=here, capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    return {
+        "command": sys.argv,
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted": bool(git("status", "--porcelain")),
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "devices": [jax.device_count(), jax.devices()[0].device_kind],
+        "processes": jax.process_count(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def parameter_table(params: Any) -> str:
+    """Path, shape, dtype, sharding and bytes on one device, for every parameter.
+
+    params: arrays, or shapes with shardings.
+    """
+    table = Table(title="parameters", title_justify="left")
+    for name in ("path", "shape", "dtype", "sharding", "bytes/device"):
+        table.add_column(name, justify="right" if "bytes" in name else "left")
+    count = size = 0
+    for path, leaf in zip(paths(params), jax.tree.leaves(params), strict=True):
+        local = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        count, size = count + math.prod(leaf.shape), size + local
+        spec = ", ".join(map(str, leaf.sharding.spec)) or "whole"
+        table.add_row(path, str(leaf.shape), str(leaf.dtype), spec, f"{local:,}")
+    table.add_row(f"in all {count:,}", "", "", "", f"{size:,}", style="bold")
+    console = Console(width=110)
+    with console.capture() as text:
+        console.print(table)
+    return text.get()
+
+
+def count(params: Any) -> int:
+    """The number of values in all parameters."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def cost(compiled: Any) -> dict[str, float]:
+    """FLOPs and bytes a step on one device, as the compiler counts them."""
+    analysis, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
+    found = {"flops_per_device": float(analysis.get("flops", math.nan))}
+    for name in ("argument", "output", "temp"):
+        size = getattr(memory, f"{name}_size_in_bytes", math.nan)
+        found[f"{name}_bytes_per_device"] = float(size)
+    return found
+
+
+class Report:
+    """Writes a run's numbers; only process 0 leaves anything behind."""
+
+    def __init__(
+        self,
+        workdir: str | pathlib.Path,
+        log: Any,
+        every: int,
+        total: int,
+        start: int,
+        evaluated: int,
+        settings: Mapping[str, Any],
+    ):
+        """log: train.Log. A tracker that fails is reported once and left alone.
+
+        Lines of metrics.jsonl that the run will write again are taken back: those past
+        step `start`, where it goes on, and evaluations past step `evaluated`.
+        """
+        self.lead = jax.process_index() == 0
+        self.path = pathlib.Path(workdir) / "metrics.jsonl"
+        self.title, self.total, self.every = str(workdir), total, every
+        self.window: list[Sums] = []
+        self.since, self.waited, self.said = time.monotonic(), 0.0, 0.0
+        self.console = Console(stderr=True)
+        self.bar: Progress | None = None
+        self.trackers: list[Any] = []
+        if not self.lead:
+            return
+        lines = read(workdir) if self.path.exists() else []
+        last = lambda line: start if "lr" in line else min(start, evaluated)  # noqa: E731
+        kept = [json.dumps(x) + "\n" for x in lines if x["step"] <= last(x)]
+        replace(self.path, "".join(kept))
+        self.file = self.path.open("a", encoding="utf-8")
+        if log.tensorboard:
+            self.trackers.append(_tensorboard(workdir))
+        if log.wandb:
+            self.trackers.append(_wandb(workdir, log.wandb, settings))
+        if log.mlflow:
+            self.trackers.append(_mlflow(log.mlflow, settings))
+        if self.console.is_terminal:
+            columns = [TextColumn("{task.description}"), BarColumn()]
+            columns += [MofNCompleteColumn(), TimeRemainingColumn()]
+            columns += [TextColumn("{task.fields[note]}")]
+            self.bar = Progress(*columns, console=self.console)
+            self.task = self.bar.add_task(
+                self.title, total=total, completed=start, note=""
+            )
+            self.bar.start()
+
+    def wait(self, coming: Iterator[Any]) -> Any:
+        """The next batch; the time until it is there counts as waiting for input."""
+        began = time.monotonic()
+        batch = next(coming)
+        self.waited += time.monotonic() - began
+        return batch
+
+    def train(self, step: int, sums: Sums, rows: int, lr: float, flush: bool) -> None:
+        """Takes a step's sums, still on the device; writes a record if one is due."""
+        self.window.append(jax.device_get(sums))
+        if step % self.every and not flush:
+            return
+        means = stepping.means(stepping.add_sums(self.window))
+        spent = max(time.monotonic() - self.since, 1e-9)
+        speed = {
+            "examples_per_second": len(self.window) * rows / spent,
+            "input_wait": self.waited / spent,
+        }
+        numbers = {f"train/{name}": value for name, value in means.items()}
+        self.write(step, numbers | {"lr": lr} | speed)
+        self.step(step, f"loss {means['loss']:.4f}")
+        self.window.clear()
+        self.since, self.waited = time.monotonic(), 0.0
+
+    def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
+        self.write(step, numbers)
+        losses = [f"{k} {v:.4f}" for k, v in numbers.items() if k.endswith("/loss")]
+        self.say(f"{self.title} {step}/{self.total} {', '.join(losses)}")
+        self.since, self.waited = time.monotonic(), 0.0
+
+    def step(self, step: int, note: str) -> None:
+        """Moves the progress bar; where there is no terminal, a line now and then."""
+        if self.bar:
+            self.bar.update(self.task, completed=step, note=note)
+        elif time.monotonic() - self.said > 10:
+            self.said = time.monotonic()
+            self.say(f"{self.title} {step}/{self.total} {note}")
+
+    def say(self, text: str) -> None:
+        """A line on the console (stderr)."""
+        if self.lead:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def write(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Records numbers at a step; nan and inf are written as null."""
+        if not self.lead:
+            return
+        clean = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
+        self.file.write(json.dumps({"step": step} | clean) + "\n")
+        self.file.flush()
+        for tracker in list(self.trackers):
+            try:
+                tracker(step, numbers)
+            except Exception as error:  # a tracker must never end a run
+                self.trackers.remove(tracker)
+                self.say(f"tracker left out from here on: {error!r}")
+
+    def close(self) -> None:
+        if self.bar:
+            self.bar.stop()
+        if self.lead:
+            self.file.close()
+
+
+def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl, but for a last one that a kill cut short."""
+    lines = []
+    for text in (
+        (pathlib.Path(workdir) / "metrics.jsonl").read_text("utf-8").splitlines()
+    ):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def _package(name: str, setting: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"log.{setting} needs {name}: pip install 'fmjax[tracking]'"
+        ) from error
+
+
+def _tensorboard(workdir):
+    writer = _package("tensorboardX", "tensorboard").SummaryWriter(str(workdir))
+
+    def track(step, numbers):
+        for name, value in numbers.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    return track
+
+
+def _wandb(workdir, project, config):
+    wandb = _package("wandb", "wandb")
+    run = wandb.init(project=project, dir=str(workdir), config=dict(config or {}))
+    return lambda step, numbers: run.log(dict(numbers), step=step)
+
+
+def _mlflow(experiment, config):
+    mlflow = _package("mlflow", "mlflow")
+    mlflow.set_experiment(experiment)
+    mlflow.log_params({key: str(value) for key, value in (config or {}).items()})
+    clean = lambda name: name.replace("/", ".")  # noqa: E731
+
+    def track(step, numbers):
+        mlflow.log_metrics({clean(k): v for k, v in numbers.items()}, step=step)
+
+    return track

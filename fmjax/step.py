@@ -1,0 +1,162 @@
+"""The train and evaluation steps: pure functions of arrays.
+
+An objective returns sums and weights, never means; this file is the one place that
+divides. Its loss is sum_t S_t / W_t over its terms t, with S_t and W_t added over
+microbatches and devices first, so that every way of cutting a batch up gives the loss
+and the gradient of the whole batch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+Sums = dict[str, dict[str, tuple[Any, Any]]]
+
+
+class State(NamedTuple):
+    """All that a run carries from step to step; `key` never changes."""
+
+    step: jax.Array  # int32, steps done
+    params: Any
+    extras: Any  # other variable collections, such as batch statistics
+    opt_state: Any
+    key: jax.Array
+
+
+def pure(net: Any) -> Callable:
+    """A linen module as `apply(params, extras, inputs, key=None) -> (outputs, extras)`.
+
+    A key means training: dropout is on and `extras` are updated. None is evaluation.
+    """
+
+    def apply(params, extras, *inputs, key=None, **kwargs):
+        variables = {"params": params, **extras}
+        if key is None:
+            return net.apply(variables, *inputs, train=False, **kwargs), extras
+        rngs = {"dropout": jax.random.fold_in(key, zlib.crc32(b"dropout"))}
+        outputs, changed = net.apply(
+            variables, *inputs, train=True, rngs=rngs, mutable=list(extras), **kwargs
+        )
+        return outputs, {**extras, **changed}
+
+    return apply
+
+
+def init(net: Any, inputs: Any, key: jax.Array) -> dict[str, Any]:
+    """A module's variables; `inputs` are a batch's shapes, of any batch size."""
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), inputs)
+    return dict(net.init(key, zeros, train=False))
+
+
+def create(init: Callable, tx: optax.GradientTransformation, key: jax.Array) -> State:
+    """A new state from init(key) -> variables."""
+    init_key, key = jax.random.split(key)
+    extras = dict(init(init_key))
+    params = extras.pop("params")
+    return State(jnp.zeros((), jnp.int32), params, extras, tx.init(params), key)
+
+
+def train_step(
+    state: State,
+    batch: dict[str, Any],
+    *,
+    apply: Callable,
+    objective: Callable,
+    tx: optax.GradientTransformation,
+    trainable: Any = None,
+    accum: int = 1,
+    axis: str | None = None,
+) -> tuple[State, Sums]:
+    """One update from one batch (leaves [B, ...]; B divides by `accum`).
+
+    `trainable` is a tree of bools like the parameters: no gradient is computed for a
+    False one. `axis` names a mapped device axis (pmap); under jit over a mesh it stays
+    None. Randomness is addressed by the step, and further by microbatch and by `axis`
+    index: with dropout, two ways of cutting a batch up draw different masks.
+    """
+    key = jax.random.fold_in(state.key, state.step)
+    if axis:
+        key = jax.random.fold_in(key, jax.lax.axis_index(axis))
+        everywhere = lambda tree: jax.lax.psum(tree, axis)  # noqa: E731
+    else:
+        everywhere = lambda tree: tree  # noqa: E731
+
+    # Weights depend on the batch alone (the contract), so the compiler drops all of
+    # this evaluation but the few operations that lead to them.
+    losses, _, _ = objective(apply, state.params, state.extras, batch, None)
+    totals = everywhere({name: weight for name, (_, weight) in losses.items()})
+    totals = jax.tree.map(lambda w: jnp.where(w > 0, w, 1.0), totals)
+
+    def loss_of(params, extras, batch, key):
+        if trainable is not None:
+            keep = lambda on, p: p if on else jax.lax.stop_gradient(p)  # noqa: E731
+            params = jax.tree.map(keep, trainable, params)
+        losses, metrics, extras = objective(apply, params, extras, batch, key)
+        loss = sum(total / totals[name] for name, (total, _) in losses.items())
+        return loss, ({"losses": losses, "metrics": metrics}, extras)
+
+    gradient = jax.grad(loss_of, has_aux=True)
+    if accum == 1:
+        grads, (sums, extras) = gradient(state.params, state.extras, batch, key)
+    else:
+        # Rows are dealt out like cards: a microbatch then has rows of every device.
+        deal = lambda x: x.reshape(-1, accum, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
+        micro = jax.tree.map(deal, batch)
+
+        def add(carry, index_and_batch):
+            (grads, sums), extras = carry
+            index, batch = index_and_batch
+            more, (more_sums, extras) = gradient(
+                state.params, extras, batch, jax.random.fold_in(key, index)
+            )
+            return (jax.tree.map(jnp.add, (grads, sums), (more, more_sums)), extras), ()
+
+        first = jax.tree.map(lambda x: x[0], micro)
+        like = jax.eval_shape(gradient, state.params, state.extras, first, key)
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), (like[0], like[1][0])
+        )
+        carry, _ = jax.lax.scan(add, (zeros, state.extras), (jnp.arange(accum), micro))
+        (grads, sums), extras = carry
+    grads, sums = everywhere((grads, sums))
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    one = jnp.ones(())
+    sums["metrics"] = sums["metrics"] | {"grad_norm": (optax.tree.norm(grads), one)}
+    return State(state.step + 1, params, extras, opt_state, state.key), sums
+
+
+def eval_step(params, extras, batch, *, apply: Callable, objective: Callable) -> Sums:
+    """The sums of one batch without training; nothing is divided."""
+    losses, metrics, _ = objective(apply, params, extras, batch, None)
+    return {"losses": losses, "metrics": metrics}
+
+
+def means(sums: Sums) -> dict[str, float]:
+    """Host numbers from added-up sums: `loss` in all, `NAME_loss` a term, metrics.
+
+    A term or metric whose weight is zero had nothing to measure: a metric is nan, a
+    term adds nothing to the loss.
+    """
+    divide = lambda pair: float(np.float64(pair[0]) / pair[1]) if pair[1] else np.nan  # noqa: E731
+    losses = {name: divide(pair) for name, pair in sums["losses"].items()}
+    terms = {f"{name}_loss": value for name, value in losses.items()}
+    total = float(np.sum([v for n, v in losses.items() if sums["losses"][n][1]]))
+    return (
+        {"loss": total}
+        | (terms if len(terms) > 1 else {})
+        | {name: divide(pair) for name, pair in sums["metrics"].items()}
+    )
+
+
+def add_sums(batches: list[Sums]) -> Sums:
+    """Adds host sums in float64, leaf by leaf."""
+    add = lambda *leaves: np.sum(np.asarray(leaves, np.float64), axis=0)  # noqa: E731
+    return jax.tree.map(add, *batches)

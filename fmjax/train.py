@@ -1,0 +1,326 @@
+"""The loop: one for every model, objective and data set.
+
+python -m fmjax.train --config configs/bert/sentiment.py --workdir runs/x
+                      [--config.optim.lr=1e-4 ...] [--dry_run]
+
+Stopped by SIGTERM or SIGINT it saves and exits with 75; the same command goes on where
+it was. A finished run's command says so and does nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fmjax import checkpoint as checkpoints
+from fmjax import cli, config
+from fmjax import evaluate as evaluation
+from fmjax import optim as optimizers
+from fmjax import parallel as devices
+from fmjax import report as reports
+from fmjax import step as stepping
+from fmjax import workdir as workdirs
+from fmjax.data import batches
+
+
+class Watch(NamedTuple):
+    """Evaluation during training, and what it decides."""
+
+    every: int | str = "1 epoch"
+    splits: Sequence[str] = ("validation",)
+    metric: str = "validation/loss"  # SPLIT/NAME; the best weights are the best by this
+    higher: bool = False  # is a higher value better?
+    patience: int | None = None  # evaluations without a better value before stopping
+
+
+class Saving(NamedTuple):
+    """Checkpoints: the newest `keep`, and apart from them the best weights."""
+
+    every: int | str = "1000 steps"
+    keep: int = 2
+
+
+class Log(NamedTuple):
+    """Records are means over the steps since the last record."""
+
+    every: int | str = "50 steps"
+    tensorboard: bool = False
+    wandb: str | None = None  # project
+    mlflow: str | None = None  # experiment
+
+
+class Setup(NamedTuple):
+    """A config, found and checked, with nothing allocated on any device."""
+
+    parts: config.Parts
+    plan: devices.Plan
+    watch: Watch
+    log: Log
+    keep: int
+    train_set: batches.Batches
+    eval_sets: dict[str, batches.Batches]
+    each: dict[str, int]  # steps between evaluations, saves and log records; in all
+    apply: Callable
+    create: Callable  # key -> State
+    step: Callable  # (state, batch) -> (state, sums)
+    rate: Callable  # step -> learning rate
+    state: Any  # shapes with shardings
+    sample: Any  # a batch, its shapes
+
+
+def prepare(settings: Mapping[str, Any]) -> Setup:
+    """Finds and checks all that `train`'s settings name. Raises config.ConfigError."""
+    batch_size, seed = settings["batch_size"], settings["seed"]
+    watching = settings["evaluate"] or {"splits": ()}
+    watch = config.bind("evaluate", Watch, watching)()
+    saving = config.bind("checkpoint", Saving, settings["checkpoint"])()
+    log = config.bind("log", Log, settings["log"])()
+    plan = config.bind("parallel", devices.plan, settings["parallel"])()
+    devices.check_batch(batch_size, plan, settings["accum"])
+    parts = config.assemble(settings)
+
+    known, asked = parts.data("train").classes, parts.model.get("classes")
+    if known and asked and len(known) != asked:
+        raise config.ConfigError(
+            f"model.classes is {asked}, but {settings['data']['name']} has "
+            f"{len(known)} classes ({', '.join(known[:12])}); set model.classes=None to "
+            "follow it"
+        )
+    load = functools.partial(
+        batches.Batches,
+        inputs=parts.inputs,
+        size=batch_size,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+    )
+    train_set = load(parts.data("train").rows, seed=seed)
+    eval_sets = {name: load(parts.data(name).rows, seed=None) for name in watch.splits}
+    sample = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, train_set.at(0)))
+
+    steps = functools.partial(
+        config.duration, batch_size=batch_size, examples=train_set.examples
+    )
+    total = max(steps(settings["steps"], "steps"), 1)
+    steps = functools.partial(steps, total=total)
+    each = {
+        "all": total,
+        "evaluate": steps(watch.every, "evaluate.every") if watch.splits else 0,
+        "save": steps(saving.every, "checkpoint.every"),
+        "log": max(steps(log.every, "log.every"), 1),
+    }
+
+    one = jax.tree.map(lambda x: x.update(shape=(1, *x.shape[1:])), sample["inputs"])
+    init = lambda key: stepping.init(parts.net, one, key)  # noqa: E731
+    params = jax.eval_shape(init, jax.random.key(0))["params"]
+    tx, rate, trainable = optimizers.make(params, each["all"], **settings["optim"])
+    apply = stepping.pure(parts.net)
+    create = functools.partial(stepping.create, init, tx)
+    state = jax.eval_shape(create, jax.random.key(seed))
+    step = functools.partial(
+        stepping.train_step,
+        apply=apply,
+        objective=parts.objective,
+        tx=tx,
+        trainable=trainable,
+        accum=settings["accum"],
+    )
+    return Setup(
+        parts,
+        plan,
+        watch,
+        log,
+        saving.keep,
+        train_set,
+        eval_sets,
+        each,
+        apply,
+        create,
+        step,
+        rate,
+        devices.abstract(state, devices.shardings(state, state.params, plan)),
+        sample,
+    )
+
+
+def train(
+    workdir: str | pathlib.Path,
+    *,
+    model: Mapping,
+    objective: Mapping,
+    data: Mapping,
+    inputs: Mapping,
+    optim: Mapping,
+    steps: int | str,
+    batch_size: int,
+    tokenizer: Mapping | None = None,
+    accum: int = 1,
+    evaluate: Mapping | None = None,
+    checkpoint: Mapping | None = None,
+    parallel: Mapping | None = None,
+    log: Mapping | None = None,
+    init_from: Mapping | None = None,
+    seed: int = 0,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Trains, or goes on with, the run in `workdir`; returns its result.
+
+    The signature is the schema of a config. `batch_size` is over all devices and
+    microbatches. Parameters come from the workdir, then `init_from`, then chance. The
+    result's `status` is 'done', 'stopped' (by a signal: call again to go on) or
+    'dry_run'. Raises config.ConfigError, before anything is written, for a setting that
+    is wrong, and where the workdir holds a run of other settings.
+    """
+    settings = {k: v for k, v in locals().items() if k not in ("workdir", "dry_run")}
+    workdir = pathlib.Path(workdir)
+    setup = prepare(settings)
+    total, each, plan = setup.each["all"], setup.each, setup.plan
+
+    finished = None if dry_run else workdirs.claim(workdir, settings, setup.parts)
+    if finished:
+        return finished
+    began = time.monotonic()
+    batch = devices.like_batch(setup.sample, plan)
+    compiled = devices.compile_step(setup.step, setup.state, batch, plan)
+    cost = reports.cost(compiled) | {"compile_seconds": time.monotonic() - began}
+    if dry_run:
+        print(reports.parameter_table(setup.state.params))
+        print(json.dumps({"steps": total, "batch_size": batch_size} | cost, indent=2))
+        return {"status": "dry_run", "steps": total} | cost
+
+    store = checkpoints.Checkpoints(workdir, keep=setup.keep)
+    if store.step() is not None:
+        state, progress = store.restore(setup.state)
+    else:
+        progress = {"best": None, "best_step": 0, "worse": 0, "evaluated": 0}
+        places = jax.tree.map(lambda x: x.sharding, setup.state)
+        state = jax.jit(setup.create, out_shardings=places)(jax.random.key(seed))
+        if init_from:
+            bound = config.bind("init_from", checkpoints.init_from, init_from)
+            params, loaded = bound(state.params)
+            state = state._replace(
+                params=params, opt_state=optimizers.restart(state.opt_state, params)
+            )
+            reports.write_json(workdir / "init_from.json", loaded)
+
+    done = start = int(jax.device_get(state.step))
+    report = reports.Report(
+        workdir, setup.log, each["log"], total, start, progress["evaluated"], settings
+    )
+    report.say(
+        f"{workdir}: {reports.count(state.params):,} parameters, "
+        f"{setup.train_set.examples:,} examples, {total:,} steps of {batch_size} on "
+        f"{plan.mesh.size} x {jax.devices()[0].device_kind}, compiled in "
+        f"{cost['compile_seconds']:.1f} s, {f'from step {start}' if start else 'new'}"
+    )
+    run_eval = evaluation.compile_eval(setup.apply, setup.parts.objective)
+    fetch = lambda step: devices.put(setup.train_set.at(step), plan)  # noqa: E731
+    coming = batches.ahead(fetch, start, total)
+    pending = None  # the last step's sums: read while the device does the next step
+
+    def record(flush=False):
+        if pending:
+            lr = float(setup.rate(pending[0] - 1))
+            report.train(*pending, rows=batch_size, lr=lr, flush=flush)
+
+    with devices.preemption() as asked:
+        while True:
+            stopped = asked(done)
+            over = done == total or gave_up(setup.watch, progress)
+            due = each["evaluate"] and (done % each["evaluate"] == 0 or done == total)
+            if due and done > progress["evaluated"] and not stopped:
+                record(flush=True)
+                pending = None
+                params = optimizers.averaged(state.opt_state, state.params)
+                numbers = {
+                    f"{split}/{name}": value
+                    for split, data in setup.eval_sets.items()
+                    for name, value in evaluation.sums_over(
+                        run_eval, params, state.extras, data, plan
+                    ).items()
+                }
+                report.evaluation(done, numbers)
+                progress, improved = judge(setup.watch, progress, numbers, done)
+                if improved:
+                    store.save_best(done, params, state.extras)
+                over = over or gave_up(setup.watch, progress)
+            if (
+                over
+                or stopped
+                or (each["save"] and done % each["save"] == 0 and done > start)
+            ):
+                store.save(done, state, progress)
+            if over or stopped:
+                break
+            batch = report.wait(coming)
+            with jax.transfer_guard("disallow"):
+                state, sums = compiled(state, batch)
+            record()
+            done, pending = done + 1, (done + 1, sums)
+    record(flush=True)
+    coming.close()
+    if (
+        over and not store.best_step()
+    ):  # nothing was watched: the last is the best known
+        params = optimizers.averaged(state.opt_state, state.params)
+        store.save_best(done, params, state.extras)
+    store.close()
+    report.close()
+    result = {"status": "done" if over else "stopped", "step": done, "steps": total}
+    result |= progress | cost
+    if over and jax.process_index() == 0:
+        reports.write_json(workdir / "result.json", result)
+    return result
+
+
+def judge(
+    watch: Watch, progress: dict, numbers: dict[str, float], step: int
+) -> tuple[dict, bool]:
+    """(new progress, is this the best so far?) from one evaluation's numbers.
+
+    nan is never better. Raises ConfigError where the watched metric is not among them.
+    """
+    if watch.metric not in numbers:
+        known = config.suggest(watch.metric, numbers)
+        raise config.ConfigError(f"evaluate.metric={watch.metric!r}: {known}")
+    value, best = numbers[watch.metric], progress["best"]
+    if value == value and (
+        best is None or (value > best if watch.higher else value < best)
+    ):
+        found = {"best": value, "best_step": step, "worse": 0}
+    else:
+        found = {"worse": progress["worse"] + 1}
+    return progress | found | {"evaluated": step}, "best" in found
+
+
+def gave_up(watch: Watch, progress: dict) -> bool:
+    """Has the watched metric not improved for `patience` evaluations?"""
+    return watch.patience is not None and progress["worse"] >= watch.patience
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--config", required=True, help="configs/FAMILY/FILE.py[:ARG]")
+    parser.add_argument("--workdir", default="", help="where the run is kept")
+    parser.add_argument(
+        "--dry_run", action="store_true", help="costs only; no training"
+    )
+    given = cli.parse(parser, argv)
+    if not given.workdir and not given.dry_run:
+        parser.error("--workdir is needed, unless --dry_run")
+    settings = config.load(given.config, given.overrides)
+    config.bind("config", train, settings)
+    result = train(given.workdir, **settings, dry_run=given.dry_run)
+    if result["status"] != "dry_run":
+        print(json.dumps(result))
+    return 75 if result["status"] == "stopped" else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,144 @@
+"""A run's folder: what a run writes there before its first step, and opening it again.
+
+config.json      the config as given, the parts as resolved, and who ran it, when, how
+tokenizer.json   where there is one
+metrics.jsonl    a line a record
+checkpoints/     whole states, to go on from
+best/            the best weights, to evaluate, predict and start other runs with
+init_from.json   where parameters came from, and which
+result.json      there once the run is done
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fmjax import checkpoint, config, parallel, report, step
+from fmjax.data import batches
+
+MAY_CHANGE = (
+    "parallel",
+    "checkpoint",
+    "log",
+    "accum",
+)  # the mathematics stays the same
+
+
+def claim(
+    workdir: pathlib.Path, settings: Mapping[str, Any], parts: config.Parts
+) -> dict[str, Any] | None:
+    """Writes config.json, or checks that the run there has these very settings.
+
+    Returns the result of a run that is done. Raises ConfigError listing the differences
+    where a run that has saved something there has other settings.
+    """
+    path = workdir / "config.json"
+    given = json.loads(json.dumps(settings))
+    runs: list[dict] = []
+    if path.is_file():
+        old = json.loads(path.read_text("utf-8"))
+        before, saved = flat(old["config"]), any(workdir.glob("checkpoints/*"))
+        runs = old["runs"] if saved else runs
+        changed = [
+            f"{key}: {before.get(key)!r} there, {now!r} now"
+            for key, now in (dict.fromkeys(before) | flat(given)).items()
+            if before.get(key) != now and key.split(".")[0] not in MAY_CHANGE
+        ]
+        if changed and saved:
+            raise config.ConfigError(
+                f"{workdir} holds a run with other settings; use another --workdir, or "
+                "give these back: " + "; ".join(changed)
+            )
+    if (workdir / "result.json").is_file():
+        return json.loads((workdir / "result.json").read_text("utf-8"))
+    if jax.process_index() != 0:
+        return None
+    source = parts.data("train")
+    record = {
+        "config": given,
+        "model": parts.model,
+        "classes": list(source.classes),
+        "shapes": {k: np.shape(v) for k, v in source.rows[0].items() if np.ndim(v)},
+        "data": source.facts,
+        "runs": [*runs, report.provenance()],
+    }
+    if parts.tokenizer is not None:
+        report.replace(workdir / "tokenizer.json", parts.tokenizer.to_str(pretty=True))
+    report.write_json(path, record)
+    return None
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """{'a.b': value} of nested dicts."""
+    if not isinstance(tree, dict) or not tree:
+        return {prefix: tree}
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= flat(value, f"{prefix}.{key}" if prefix else key)
+    return found
+
+
+class Run(NamedTuple):
+    """A trained run, opened."""
+
+    folder: pathlib.Path
+    settings: dict[str, Any]
+    parts: config.Parts
+    plan: parallel.Plan
+    apply: Callable
+    classes: tuple[str, ...]
+    shapes: dict[str, tuple[int, ...]]  # of the arrays in a row of the training data
+
+    def batches(self, rows: Any) -> batches.Batches:
+        """Every row once, in order."""
+        return batches.Batches(
+            rows,
+            self.parts.inputs,
+            self.settings["batch_size"],
+            seed=None,
+            host=jax.process_index(),
+            hosts=jax.process_count(),
+        )
+
+    def weights(self, example: Mapping[str, Any]) -> tuple[Any, Any]:
+        """(params, extras) of the best step; `example`, a row's arrays, is for shapes."""
+        one = jax.eval_shape(
+            lambda: jax.tree.map(lambda x: jnp.asarray(x)[None], example["inputs"])
+        )
+        init = functools.partial(step.init, self.parts.net, one)
+        extras = dict(jax.eval_shape(init, jax.random.key(0)))
+        tree = {"params": extras.pop("params"), "extras": extras}
+        tree = parallel.abstract(
+            tree, parallel.shardings(tree, tree["params"], self.plan)
+        )
+        found = checkpoint.weights(self.folder, tree)
+        return found["params"], found["extras"]
+
+
+def open_run(workdir: str | pathlib.Path) -> Run:
+    """Opens a workdir to evaluate or predict; its data is not touched.
+
+    Raises ConfigError where there is no run.
+    """
+    folder = pathlib.Path(workdir)
+    if not (folder / "config.json").is_file():
+        raise config.ConfigError(f"{workdir} is no workdir of a run: no config.json")
+    record = json.loads((folder / "config.json").read_text("utf-8"))
+    settings = record["config"]
+    model = {"name": settings["model"]["name"]} | record["model"]
+    asked = settings | {"model": model}
+    if settings["tokenizer"]:
+        asked["tokenizer"] = {"path": str(folder / "tokenizer.json")}
+    parts = config.assemble(asked)
+    plan = config.bind("parallel", parallel.plan, settings["parallel"])()
+    classes = tuple(record["classes"])
+    shapes = {key: tuple(shape) for key, shape in record["shapes"].items()}
+    return Run(folder, settings, parts, plan, step.pure(parts.net), classes, shapes)

@@ -1,0 +1,105 @@
+"""Attention, MLP and block as modules: shapes, parameters, relations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fmjax.layers.activation import ACTIVATIONS, activation
+from fmjax.layers.transformer import MLP, Attention, PostNormBlock
+
+
+def shapes(net, *inputs):
+    params = jax.eval_shape(net.init, jax.random.key(0), *inputs)["params"]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+
+
+def test_attention_s_kernels_are_matrices_and_may_be_grouped():
+    x, source = jnp.ones((2, 3, 8)), jnp.ones((2, 5, 6))
+    net = Attention(heads=4, kv_heads=2, head_width=3, use_bias=False)
+    assert shapes(net, x, source) == {
+        "query/kernel": (8, 12),
+        "key/kernel": (6, 6),
+        "value/kernel": (6, 6),
+        "out/kernel": (12, 8),
+    }
+
+
+def test_heads_that_do_not_divide_are_named_with_the_remedy():
+    with pytest.raises(ValueError, match=r"width 10 .* 4 heads.*1, 2, 5, 10"):
+        Attention(heads=4).init(jax.random.key(0), jnp.ones((1, 2, 10)))
+
+
+def test_initial_kernels_are_a_truncated_normal():
+    net = MLP(2048)
+    kernel = net.init(jax.random.key(0), jnp.ones((1, 512)))["params"]["up"]["kernel"]
+    assert np.abs(kernel).max() <= 0.04
+    # A normal cut at two deviations has 0.8796 of its deviation.
+    assert kernel.std() == pytest.approx(0.02 * 0.8796, rel=0.01)
+
+
+def test_block_is_post_norm():
+    net = PostNormBlock(heads=2, mlp_width=12)
+    x = jax.random.normal(jax.random.key(1), (2, 3, 8))
+    out = net.apply(jax.jit(net.init)(jax.random.key(0), x), x)
+    np.testing.assert_allclose(out.mean(-1), np.zeros((2, 3)), atol=1e-6)
+    np.testing.assert_allclose(out.std(-1), np.ones((2, 3)), rtol=1e-5)
+
+
+def test_block_drops_by_key_and_only_in_training():
+    net = PostNormBlock(heads=2, mlp_width=12, dropout=0.3, attention_dropout=0.3)
+    x = jax.random.normal(jax.random.key(1), (2, 3, 8))
+    variables = jax.jit(net.init)(jax.random.key(0), x)
+
+    def loss(variables, seed):
+        rngs = {"dropout": jax.random.key(seed)}
+        return (net.apply(variables, x, train=True, rngs=rngs) ** 3).sum()
+
+    grad = jax.jit(jax.grad(loss))
+    first, again, other = (grad(variables, seed) for seed in (1, 1, 2))
+    equal = jax.tree.map(lambda a, b: bool((a == b).all()), first, again)
+    assert all(jax.tree.leaves(equal))
+    assert (first["params"]["mlp"]["up"]["kernel"] != 0).any()
+    unequal = jax.tree.map(lambda a, b: bool((a != b).any()), first, other)
+    assert any(jax.tree.leaves(unequal))
+    plain = PostNormBlock(heads=2, mlp_width=12)
+    np.testing.assert_array_equal(net.apply(variables, x), plain.apply(variables, x))
+
+
+@pytest.mark.parametrize("rates", [(0.5, 0.0), (0.0, 0.5)])
+def test_both_kinds_of_dropout_do_something(rates):
+    net = PostNormBlock(
+        heads=2, mlp_width=12, dropout=rates[0], attention_dropout=rates[1]
+    )
+    x = jax.random.normal(jax.random.key(1), (2, 6, 8)) * 50
+    variables = jax.jit(net.init)(jax.random.key(0), x)
+    rngs = {"dropout": jax.random.key(2)}
+    assert (
+        net.apply(variables, x, train=True, rngs=rngs) != net.apply(variables, x)
+    ).any()
+
+
+# Values at x = 1 from the definitions, in double precision.
+AT_ONE = {
+    "gelu": 0.8413447461,
+    "gelu_tanh": 0.8411919906,
+    "gelu_sigmoid": 0.8457957659,
+    "relu": 1.0,
+    "silu": 0.7310585786,
+    "tanh": 0.7615941560,
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name):
+    assert float(activation(name)(jnp.float32(1))) == pytest.approx(
+        AT_ONE[name], rel=1e-6
+    )
+
+
+def test_an_unknown_activation_is_named():
+    with pytest.raises(ValueError, match=r"'gleu'; did you mean 'gelu'.*gelu_tanh"):
+        activation("gleu")

@@ -1,0 +1,43 @@
+"""What tests of whole runs share: tiny configs, and a run that stops on its own."""
+
+import contextlib
+import pathlib
+
+from fmjax import config, parallel, report
+from fmjax.train import train
+
+ROOT = pathlib.Path(__file__).parents[1]
+CONFIGS = sorted(
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "configs").glob("*/*.py")
+    if path.name != "__init__.py"
+)
+
+
+def tiny(name: str, **overrides) -> dict:
+    """A config's ':tiny' settings with a record a step; keys have __ for dots."""
+    dotted = {key.replace("__", "."): str(value) for key, value in overrides.items()}
+    settings = config.load(f"{ROOT / name}:tiny", {"log.every": "1"} | dotted)
+    if "dropout" in settings["model"] and not any("dropout" in key for key in dotted):
+        settings["model"]["dropout"] = settings["model"]["attention_dropout"] = 0.0
+    return settings
+
+
+def run(workdir, settings, stop_at=None, **changes) -> dict:
+    """train(), stopped as if by a signal once `stop_at` steps are done."""
+    with contextlib.ExitStack() as stack:
+        if stop_at is not None:
+            import pytest
+
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+
+            @contextlib.contextmanager
+            def stopping():
+                yield lambda step: step >= stop_at
+
+            patch.setattr(parallel, "preemption", stopping)
+        return train(workdir, **(settings | changes))
+
+
+def losses(workdir, name="train/loss") -> list[float]:
+    return [line[name] for line in report.read(workdir) if name in line]

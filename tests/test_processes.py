@@ -1,0 +1,115 @@
+"""Real processes: signals, exit codes, and two processes that make one run."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from fmjax import report
+from tests import runs
+
+QUICK = "--xla_backend_optimization_level=0"
+CONFIG = f"{runs.ROOT}/configs/cnn/fashion_mnist.py:tiny"
+
+
+def command(workdir, *flags, devices=1):
+    """(argv, environment) of a training process with its own simulated devices."""
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK}",
+        "PYTHONPATH": str(runs.ROOT),
+    }
+    argv = [sys.executable, "-m", "fmjax.train", "--config", CONFIG]
+    argv += ["--workdir", str(workdir), "--config.log.every=1", *flags]
+    return argv, environment
+
+
+def start(workdir, *flags, devices=1):
+    argv, environment = command(workdir, *flags, devices=devices)
+    return subprocess.Popen(
+        argv,
+        env=environment,
+        cwd=workdir.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(tmp_path, name):
+    long = ("--config.steps=3000", "--config.evaluate.every=3000")
+    process = start(tmp_path / "a", *long)
+    lines = tmp_path / "a" / "metrics.jsonl"
+    deadline = time.monotonic() + 200
+    while not (lines.exists() and lines.read_text().count("\n") > 20):
+        assert process.poll() is None, finish(process)[2]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(getattr(signal, name))
+    code, out, err = finish(process)
+    assert code == 75, err
+    said = json.loads(out)
+    assert said["status"] == "stopped"
+    steps = [line["step"] for line in report.read(tmp_path / "a")]
+    assert steps == list(range(1, said["step"] + 1))
+    assert (tmp_path / "a" / "checkpoints" / str(said["step"])).is_dir()
+
+    code, out, err = finish(start(tmp_path / "a", *long))
+    assert code == 0, err
+    assert f"from step {said['step']}" in err
+    assert json.loads(out)["step"] == 3000
+    steps = [line["step"] for line in report.read(tmp_path / "a") if "lr" in line]
+    assert steps == list(range(1, 3001))
+
+
+@pytest.mark.parametrize("params", ["replicate", "fsdp"])
+def test_two_processes_are_one_run(tmp_path, params):
+    flags = (f"--config.parallel.params={params}", "--config.steps=6")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    many = ("--coordinator", f"localhost:{port}", "--processes", "2")
+    pair = [
+        start(tmp_path / "two", *flags, *many, "--process", str(i), devices=2)
+        for i in range(2)
+    ]
+    for code, _, err in map(finish, pair):
+        assert code == 0, err
+    code, _, err = finish(start(tmp_path / "one", *flags, devices=4))
+    assert code == 0, err
+    one, two = (report.read(tmp_path / name) for name in ("one", "two"))
+    for name in ("train/loss", "validation/loss", "validation/count"):
+        values = [[x[name] for x in lines if name in x] for lines in (one, two)]
+        assert len(values[0]) == len(values[1]) > 0
+        np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("flag", "remedy"),
+    [
+        ("--config.optim.lrr=1", "did you mean 'lr'?"),
+        ("--config.model.name=cn", "did you mean 'cnn'?"),
+        ("--config.data.name=sythetic_images", "did you mean 'synthetic_images'?"),
+        ("--config.steps=3 parsecs", "'7 epochs'"),
+        ("--config.batch_sise=3", "did you mean 'batch_size'?"),
+        ("--config.parallel.devices=3", "nearest: 15, 18"),
+        ("--config.model.classes=7", "10 classes"),
+    ],
+)
+def test_a_wrong_setting_fails_at_start_with_the_remedy(tmp_path, flag, remedy):
+    code, _, err = finish(start(tmp_path / "a", flag, devices=8))
+    assert code == 2
+    assert remedy in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "a").exists()
