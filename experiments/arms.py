@@ -42,7 +42,7 @@ def seeds(root: pathlib.Path, name: str, settings: Mapping, count: int):
     return folders
 
 
-def predictions(folders: Sequence[pathlib.Path], split: str = "test") -> dict[str, Any]:
+def predictions(folders: Sequence[pathlib.Path], split: str) -> dict[str, Any]:
     """Labels [N] and each run's probabilities [S, N, C] on a split.
 
     Kept beside each run's weights, so that they are computed once.

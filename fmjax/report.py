@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -235,6 +235,49 @@ def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
     return lines
 
 
+def write_page(workdir: str | pathlib.Path) -> pathlib.Path:
+    """Writes report.html and report.json of a run: curves, last numbers, config."""
+    from fmjax import figures, page
+
+    folder, lines = pathlib.Path(workdir), read(workdir)
+    if not lines:
+        raise ConfigError(f"{workdir} has no records yet in metrics.jsonl")
+    record = json.loads((folder / "config.json").read_text("utf-8"))
+    names = list(dict.fromkeys(k for line in lines for k in line if k != "step"))
+    values = {
+        name: [(x["step"], x[name]) for x in lines if x.get(name) is not None]
+        for name in names
+    }
+    values = {name: found for name, found in values.items() if found}
+    kinds = dict.fromkeys(name.rpartition("/")[2] for name in values)
+    drawn = []
+    for kind in kinds:
+        same = {n: [tuple(zip(*v, strict=True))] for n, v in values.items()}
+        same = {n: v for n, v in same.items() if n.rpartition("/")[2] == kind}
+        drawn.append(page.figure(figures.curves(same, "step", kind), kind))
+    last = [{"name": n, "step": v[-1][0], "value": v[-1][1]} for n, v in values.items()]
+    sections = [
+        page.section("Curves", *drawn),
+        page.section(
+            "Last values",
+            page.table(
+                last, ["name", "step", page.column("value", "", ".5g")], "By name"
+            ),
+        ),
+        page.section("Config", page.code(json.dumps(record, indent=1))),
+    ]
+    return page.write(folder / "report.html", str(workdir), sections, data=record)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    from fmjax import cli
+
+    parser = cli.parser("Writes report.html and report.json of a run into its workdir.")
+    parser.add_argument("--workdir", required=True, help="a run's folder")
+    print(write_page(cli.parse(parser, argv).workdir))
+    return 0
+
+
 def _package(name: str, setting: str) -> Any:
     try:
         return importlib.import_module(name)
@@ -271,3 +314,9 @@ def _mlflow(experiment, config):
         mlflow.log_metrics({clean(k): v for k, v in numbers.items()}, step=step)
 
     return track
+
+
+if __name__ == "__main__":
+    from fmjax import cli
+
+    cli.run(main)

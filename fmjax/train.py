@@ -90,8 +90,8 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
     if known and asked and len(known) != asked:
         raise config.ConfigError(
             f"model.classes is {asked}, but {settings['data']['name']} has "
-            f"{len(known)} classes ({', '.join(known[:12])}); set model.classes=None to "
-            "follow it"
+            f"{len(known)} classes ({', '.join(known[:12])}); set model.classes=None "
+            "to follow it"
         )
     load = functools.partial(
         batches.Batches,

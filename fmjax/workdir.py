@@ -109,7 +109,7 @@ class Run(NamedTuple):
         )
 
     def weights(self, example: Mapping[str, Any]) -> tuple[Any, Any]:
-        """(params, extras) of the best step; `example`, a row's arrays, is for shapes."""
+        """(params, extras) of the best step; `example`, a row's arrays, gives shape."""
         one = jax.eval_shape(
             lambda: jax.tree.map(lambda x: jnp.asarray(x)[None], example["inputs"])
         )

@@ -407,7 +407,7 @@ class TestAssemble:
         ):
             raise KeyError("x")
         assert isinstance(error.value.__cause__, KeyError)
-        with pytest.raises(ConfigError, match="^as it was$"), config.blaming("data"):
+        with pytest.raises(ConfigError, match=r"^as it was$"), config.blaming("data"):
             raise ConfigError("as it was")
         with pytest.raises(ZeroDivisionError), config.blaming("data"):
             raise ZeroDivisionError

@@ -5,7 +5,8 @@
         --config.data.corpus.name=text --config.data.corpus.path=my_texts/
 
 '' is a small cased BERT on the Wikipedia passages of BoolQ's training questions,
-minutes on two cores; experiments/sentiment/README.md has what it gave. 'base' and 'large' are
+minutes on two cores; experiments/sentiment/README.md has what it gave.
+'base' and 'large' are
 the paper's recipe (section A.2: batch 256, 1M steps, Adam 1e-4, 10k warm-up, linear
 decay, L2 0.01, dropout 0.1; length 512 throughout, where the paper has 128 for 90 % of
 the steps) for a corpus of your own; the paper used 4 to 16 Cloud TPUs for four days.

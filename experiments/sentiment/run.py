@@ -206,7 +206,7 @@ def main() -> int:
         folders["MiniLM"] = arms.seeds(root, "minilm", minilm, given.seeds)
 
     arms.say(f"[{stages - 1}/{stages}] test split, and TF-IDF with logistic regression")
-    tested = {name: arms.predictions(runs) for name, runs in folders.items()}
+    tested = {name: arms.predictions(runs, "test") for name, runs in folders.items()}
     labels = tested["scratch"]["labels"]
     probabilities, strength = tfidf()
     everything = {name: t["probabilities"] for name, t in tested.items()}

@@ -12,12 +12,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from golden import bert_cases
 from safetensors.numpy import load_file, save_file
 
 from fmjax import interop
 from fmjax.interop import bert
 from fmjax.models.bert import Model
+from tests.golden import bert_cases
 
 GOLDEN = pathlib.Path(bert_cases.__file__).parent / "bert"
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from golden import bert_cases
 
 from fmjax import interop
+from tests.golden import bert_cases
 
 pytestmark = pytest.mark.parity
 
@@ -12,7 +12,7 @@ needs = "needs the parity extra: pip install 'fmjax[parity]'"
 torch = pytest.importorskip("torch", reason=needs)
 transformers = pytest.importorskip("transformers", reason=needs)
 
-from golden import bert_reference  # noqa: E402  (imports torch)
+from tests.golden import bert_reference  # noqa: E402  (imports torch)
 
 
 @pytest.mark.parametrize("name", bert_cases.CASES)
