@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.objective = dict(name="classify", label_smoothing=0.0)
     c.tokenizer = dict(corpus=corpus, vocab_size=8192, cased=True, path=None)
     c.data = dict(name="movie_snippets")
-    c.inputs = dict(name="text", length=56)  # 5 % of the snippets are longer
+    c.inputs = dict(name="text", length=56)  # 6 % of the snippets are longer
     c.optim = dict(name="adamw", lr=3e-4, schedule="linear", warmup="10%")
     c.optim.weight_decay = 0.01
     c.optim.clip = 1.0
@@ -48,8 +48,8 @@ def get_config(arg: str = "") -> ConfigDict:
         c.model.size, c.model.max_length = "minilm-l6", 512
         c.tokenizer = dict(path="all-MiniLM-L6-v2")
         c.init_from = dict(path="all-MiniLM-L6-v2", missing="^classify/", skip=None)
-        c.optim.lr = 5e-5
-        c.steps = "2 epochs"
+        c.optim.lr = 1e-4
+        c.steps = "1 epoch"
     if arg == "tiny":
         corpus = dict(name="synthetic_text", size=64)
         c.tokenizer = dict(corpus=corpus, vocab_size=128, cased=True, path=None)

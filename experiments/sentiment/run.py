@@ -22,7 +22,6 @@ import numpy as np
 from experiments import arms
 from experiments.sentiment import baseline
 from fmjax import cli, config, figures, page
-from fmjax.data.sources import boolq_passages, movie_snippets
 from fmjax.metrics import bootstrap
 
 SENTENCES = (
@@ -33,30 +32,25 @@ SENTENCES = (
 PRETRAIN, SENTIMENT = "configs/bert/pretrain.py", "configs/bert/sentiment.py"
 
 
-def fetch() -> dict[str, Any]:
+def fetch(specs: dict[str, dict]) -> dict[str, Any]:
     """Fetches, verifies and prepares the texts, and prints what they are."""
-    sources = {
-        "pre-training": boolq_passages.load("train"),
-        "sentiment": movie_snippets.load("train"),
-    }
-    for use, source in sources.items():
-        facts = source.facts
-        arms.say(f"  {use}: {facts['title']}")
-        arms.say(f"    from {facts['origin']}, {facts['bytes'] / 1e6:.1f} MB")
+    found = {}
+    for use, spec in specs.items():
+        facts = found[use] = config.part("data", spec)("train").facts
+        title = facts.get("title", facts["name"])
+        arms.say(f"  {use}: {title}, from {facts['origin']}")
         arms.say(f"    licence: {facts['licence']}")
-        arms.say(f"    examples: {facts['counts']}; {facts['citation']}")
-    lost = sources["sentiment"].facts
-    zero = lost["score zero, left out"]
-    arms.say(f"    left out: {zero} snippets of score zero, and duplicates:")
-    arms.say(f"    {lost['duplicates, left out']}")
-    return {use: source.facts for use, source in sources.items()}
+        for name in ("counts", "bytes", "score zero, left out", "duplicates, left out"):
+            if name in facts:
+                arms.say(f"    {name}: {facts[name]}")
+    return found
 
 
-def tfidf() -> tuple[np.ndarray, float]:
+def tfidf(spec: dict) -> tuple[np.ndarray, float]:
     """The baseline's test probabilities and its regularisation."""
     texts = {}
     for split in ("train", "validation", "test"):
-        data = movie_snippets.load(split).rows
+        data = config.part("data", spec)(split).rows
         rows = [data[i] for i in range(len(data))]
         texts[split] = ([r["text"] for r in rows], [r["label"] for r in rows])
     return baseline.fit(texts["train"], texts["validation"], texts["test"][0])
@@ -64,7 +58,7 @@ def tfidf() -> tuple[np.ndarray, float]:
 
 def write(root: pathlib.Path, facts: dict, results: dict, folders: dict, note: str):
     """report.html and report.json."""
-    classes = movie_snippets.CLASSES
+    classes = results["classes"]
     rows = [
         {"model": name, **{k: r[k] for k in ("accuracy", "f1", "ece", "nll", "seeds")}}
         | {"std": r["accuracy_by_seed"]["std"]}
@@ -92,7 +86,7 @@ def write(root: pathlib.Path, facts: dict, results: dict, folders: dict, note: s
         for name, r in results["arms"].items()
     ]
     wanted = ("title", "origin", "licence", "citation")
-    sources = [{"use": use} | {k: f[k] for k in wanted} for use, f in facts.items()]
+    sources = [{"use": use} | {k: f.get(k) for k in wanted} for use, f in facts.items()]
     sections = [
         page.section(
             "Result",
@@ -179,6 +173,7 @@ def main() -> int:
     )
     parser.add_argument("--workdir", default="runs/sentiment", type=pathlib.Path)
     parser.add_argument("--seeds", default=3, type=int)
+    parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     parser.add_argument("--full", action="store_true", help="also the public MiniLM")
     given = parser.parse_args()
     root, began = given.workdir, time.monotonic()
@@ -186,18 +181,21 @@ def main() -> int:
     stages = 6 + given.full
 
     arms.say(f"[1/{stages}] texts")
-    facts = fetch()
+    pretrain = config.load(PRETRAIN + ":tiny" * given.tiny)
+    pretrained = config.load(SENTIMENT + ":tiny" * given.tiny)
+    corpus, texts = pretrain["data"]["corpus"], pretrained["data"]
+    facts = fetch({"pre-training": corpus, "sentiment": texts})
 
     arms.say(f"[2/{stages}] vocabulary and pre-training")
-    arms.fit(root / "pretrain", config.load(PRETRAIN))
-    pretrained = config.load(SENTIMENT)
-    pretrained["init_from"]["path"] = str(root / "pretrain")
+    arms.fit(root / "pretrain", pretrain)
+    start = config.load(SENTIMENT)["init_from"]
+    pretrained["init_from"] = start | {"path": str(root / "pretrain")}
 
     arms.say(f"[3/{stages}] fine-tuning, {given.seeds} seeds")
     folders = {"pre-trained": arms.seeds(root, "pretrained", pretrained, given.seeds)}
 
     arms.say(f"[4/{stages}] the same network from scratch, {given.seeds} seeds")
-    scratch = config.load(SENTIMENT + ":scratch")
+    scratch = pretrained | {"init_from": None}
     folders["scratch"] = arms.seeds(root, "scratch", scratch, given.seeds)
 
     if given.full:
@@ -207,8 +205,8 @@ def main() -> int:
 
     arms.say(f"[{stages - 1}/{stages}] test split, and TF-IDF with logistic regression")
     tested = {name: arms.predictions(runs, "test") for name, runs in folders.items()}
-    labels = tested["scratch"]["labels"]
-    probabilities, strength = tfidf()
+    labels, classes = (tested["scratch"][k] for k in ("labels", "classes"))
+    probabilities, strength = tfidf(texts)
     everything = {name: t["probabilities"] for name, t in tested.items()}
     everything["TF-IDF + logistic regression"] = probabilities[None]
     right = {n: arms.correct(labels, p) for n, p in everything.items()}
@@ -228,9 +226,9 @@ def main() -> int:
         )
     }
     results: dict[str, Any] = {
+        "classes": classes,
         "arms": {
-            name: arms.summary(labels, p, movie_snippets.CLASSES)
-            for name, p in everything.items()
+            name: arms.summary(labels, p, classes) for name, p in everything.items()
         },
         "differences": {
             f"{a} - {b}": bootstrap.paired_difference(right[a], right[b], seed=0)
