@@ -104,6 +104,19 @@ def summary(labels, probabilities, classes, *, draws: int = 10_000) -> dict[str,
     }
 
 
+def record(root: pathlib.Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Writes results.jsonl: a line an arm, with what ran it."""
+    made = report.provenance()
+    ran = {k: made[k] for k in ("commit", "uncommitted", "packages", "devices")}
+    keys = ("seeds", "examples", "accuracy", "accuracy_by_seed", "f1", "ece", "nll")
+    lines = [
+        {"model": name} | {k: arm[k] for k in (*keys, "confusion")} | ran
+        for name, arm in results.items()
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    report.replace(root / "results.jsonl", text)
+
+
 def curve(folders: Sequence[pathlib.Path], name: str) -> list[tuple[list, list]]:
     """Each run's recorded values of `name` as (steps, values), to draw."""
     drawn = []

@@ -69,22 +69,36 @@ class Checkpoints:
         Any number of devices may have saved it. Raises ConfigError where parameters
         differ by name or shape from the saved ones.
         """
+        step = self.step()
+        check(self.last.directory / str(step) / "state", abstract.params)
         items = ocp.args.Composite(
             state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
         )
-        try:
-            found = self.last.restore(self.step(), args=items)
-        except ValueError as error:
-            raise ConfigError(
-                f"the checkpoint of step {self.step()} in {self.last.directory} does "
-                f"not fit this config (was it made with another one?): {error}"
-            ) from error
+        found = self.last.restore(step, args=items)
         return found["state"], found["progress"]
 
     def close(self) -> None:
         for manager in (self.last, self.best):
             manager.wait_until_finished()
             manager.close()
+
+
+def check(folder: pathlib.Path, params: Any) -> None:
+    """Raises ConfigError naming the first parameter that the saved ones don't match."""
+    with ocp.StandardCheckpointer() as reader:
+        metadata = reader.metadata(folder)
+    saved = getattr(metadata, "item_metadata", metadata).tree["params"]
+    there, here = (
+        dict(zip(optim.paths(tree), jax.tree.leaves(tree), strict=True))
+        for tree in (saved, params)
+    )
+    for path in sorted(set(there) | set(here)):
+        shapes = [tuple(x[path].shape) if path in x else None for x in (there, here)]
+        if shapes[0] != shapes[1]:
+            raise ConfigError(
+                f"{folder} does not fit this config: {path} is {shapes[0]} there and "
+                f"{shapes[1]} here (None: absent); was it made with another config?"
+            )
 
 
 def weights(workdir: str | pathlib.Path, abstract: Any = None) -> dict[str, Any]:
@@ -96,11 +110,11 @@ def weights(workdir: str | pathlib.Path, abstract: Any = None) -> dict[str, Any]
     steps = [int(p.name) for p in root.glob("*") if p.name.isdigit()]
     if not steps:
         raise ConfigError(f"{workdir} holds no trained weights (no step in best/)")
+    folder = root / str(max(steps)) / "weights"
+    if abstract is not None:
+        check(folder, abstract["params"])
     with ocp.StandardCheckpointer() as reader:
-        try:
-            return reader.restore(root / str(max(steps)) / "weights", abstract)
-        except ValueError as error:
-            raise ConfigError(f"the weights in {root} do not fit: {error}") from error
+        return reader.restore(folder, abstract)
 
 
 def init_from(

@@ -141,13 +141,13 @@ class Report:
         last = lambda line: start if "lr" in line else min(start, evaluated)  # noqa: E731
         kept = [json.dumps(x) + "\n" for x in lines if x["step"] <= last(x)]
         replace(self.path, "".join(kept))
-        self.file = self.path.open("a", encoding="utf-8")
         if log.tensorboard:
             self.trackers.append(_tensorboard(workdir))
         if log.wandb:
             self.trackers.append(_wandb(workdir, log.wandb, settings))
         if log.mlflow:
             self.trackers.append(_mlflow(log.mlflow, settings))
+        self.file = self.path.open("a", encoding="utf-8")
         if self.console.is_terminal:
             columns = [TextColumn("{task.description}"), BarColumn()]
             columns += [MofNCompleteColumn(), TimeRemainingColumn()]
@@ -252,8 +252,11 @@ def write_page(workdir: str | pathlib.Path) -> pathlib.Path:
     kinds = dict.fromkeys(name.rpartition("/")[2] for name in values)
     drawn = []
     for kind in kinds:
-        same = {n: [tuple(zip(*v, strict=True))] for n, v in values.items()}
-        same = {n: v for n, v in same.items() if n.rpartition("/")[2] == kind}
+        same = {
+            name: [([x for x, _ in points], [y for _, y in points])]
+            for name, points in values.items()
+            if name.rpartition("/")[2] == kind
+        }
         drawn.append(page.figure(figures.curves(same, "step", kind), kind))
     last = [{"name": n, "step": v[-1][0], "value": v[-1][1]} for n, v in values.items()]
     sections = [

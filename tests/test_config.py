@@ -355,7 +355,7 @@ class TestAssemble:
         given["model"] |= {"vocab_size": words + 9}
         assert config.assemble(given).net.vocab_size == words + 9
         given["model"] |= {"vocab_size": words - 1}
-        message = f"model.vocab_size is {words - 1}, the tokenizer has {words} words"
+        message = f"{words - 1}, fewer than the tokenizer's {words} words"
         with pytest.raises(ConfigError, match=message):
             config.assemble(given)
 

