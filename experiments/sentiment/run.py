@@ -6,7 +6,7 @@ Fetches the texts, learns a vocabulary, pre-trains a small BERT, fine-tunes it t
 times for movie sentiment, trains the same network from scratch three times, and reports
 all of it on the test split beside TF-IDF with logistic regression. `--full` adds the
 public MiniLM. Interrupted and run again, it goes on where it was. Everything is left in
-runs/sentiment (--workdir): report.html, report.json, results.jsonl, and each run's folder.
+runs/sentiment (--workdir): report.html, report.json, results.jsonl, the runs' folders.
 """
 
 from __future__ import annotations
