@@ -8,6 +8,7 @@ folder has its final name only once it is whole.
 
 from __future__ import annotations
 
+import logging
 import pathlib
 import re
 from collections.abc import Sequence
@@ -85,8 +86,14 @@ class Checkpoints:
 
 def check(folder: pathlib.Path, params: Any) -> None:
     """Raises ConfigError naming the first parameter that the saved ones don't match."""
-    with ocp.StandardCheckpointer() as reader:
-        metadata = reader.metadata(folder)
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)  # orbax warns of an optional file that is not there
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            metadata = reader.metadata(folder)
+    finally:
+        absl.setLevel(level)
     saved = getattr(metadata, "item_metadata", metadata).tree["params"]
     there, here = (
         dict(zip(optim.paths(tree), jax.tree.leaves(tree), strict=True))
