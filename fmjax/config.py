@@ -195,7 +195,7 @@ def blaming(where: str):
         yield
     except ConfigError:
         raise
-    except (ValueError, LookupError, OSError) as error:
+    except (ValueError, LookupError, OSError, RuntimeError) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
