@@ -81,15 +81,20 @@ def plan(
     partition spec as a tuple). Raises ConfigError where the numbers do not fit.
     """
     there = jax.devices()
-    count = devices or len(there)
-    if count > len(there):
+    count = len(there) if devices is None else devices
+    if not 0 < count <= len(there):
         raise ConfigError(
             f"parallel.devices={count}, but there are {len(there)}; on a CPU set "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={count}"
         )
     names, sizes = [name for name, _ in mesh], [int(size) for _, size in mesh]
-    known = math.prod(size for size in sizes if size != -1)
-    if sizes.count(-1) > 1 or count % known or (-1 not in sizes and known != count):
+    known = math.prod(max(size, 0) for size in sizes if size != -1)
+    if (
+        not known
+        or sizes.count(-1) > 1
+        or count % known
+        or (-1 not in sizes and known != count)
+    ):
         raise ConfigError(
             f"parallel.mesh={tuple(mesh)} does not fit {count} devices: the sizes must "
             f"multiply to {count}, and one of them may be -1"

@@ -1,117 +1,409 @@
-"""The mesh, where arrays live, batches over devices, signals."""
+"""Meshes, where arrays live, compiled steps, and being told to stop."""
 
+import functools
 import os
+import re
 import signal
+import threading
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from fmjax import parallel, step
+from fmjax import optim, parallel, step
 from fmjax.config import ConfigError
+from fmjax.objectives import classify
+
+TWO = (("data", -1), ("model", 2))
 
 
-def state(params):
-    tx = optax.adam(1e-3)
-    return step.create(lambda key: {"params": params}, tx, jax.random.key(0))
+def shapes(**leaves):
+    return {name: jax.ShapeDtypeStruct(s, jnp.float32) for name, s in leaves.items()}
+
+
+def specs(params, **fields):
+    plan = parallel.plan(**fields)
+    return jax.tree.map(lambda s: s.spec, parallel.shardings(params, params, plan))
+
+
+class TestPlan:
+    @pytest.mark.parametrize(
+        ("fields", "shape"),
+        [
+            ({}, {"data": 8}),
+            ({"devices": 1}, {"data": 1}),
+            ({"devices": 6}, {"data": 6}),
+            ({"mesh": TWO}, {"data": 4, "model": 2}),
+            ({"mesh": TWO, "devices": 2}, {"data": 1, "model": 2}),
+            ({"mesh": (("data", 2), ("model", -1))}, {"data": 2, "model": 4}),
+            ({"mesh": [["data", 4], ["model", 2]]}, {"data": 4, "model": 2}),
+            ({"mesh": (("a", 2), ("b", -1), ("c", 2))}, {"a": 2, "b": 2, "c": 2}),
+        ],
+    )
+    def test_mesh(self, fields, shape):
+        plan = parallel.plan(**fields)
+        assert dict(plan.mesh.shape) == shape
+        assert list(plan.mesh.devices.flat) == jax.devices()[: plan.mesh.size]
+        # Linen's Embed fails on the Explicit axes that make_mesh gives by default.
+        assert set(plan.mesh.axis_types) == {AxisType.Auto}
+        assert plan.rows.spec == P(next(iter(shape)))
+        assert plan.whole.spec == P()
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            (
+                {"devices": 9},
+                "parallel.devices=9, but there are 8; on a CPU set XLA_FLAGS=",
+            ),
+            ({"devices": 0}, "parallel.devices=0, but there are 8"),
+            ({"devices": -1}, "parallel.devices=-1, but there are 8"),
+            (
+                {"mesh": (("data", 3),)},
+                "does not fit 8 devices: the sizes must multiply to 8",
+            ),
+            ({"mesh": (("data", 4),)}, "does not fit 8 devices"),
+            ({"mesh": (("data", -1), ("model", 3))}, "does not fit 8 devices"),
+            ({"mesh": (("data", -1), ("model", -1))}, "one of them may be -1"),
+            ({"mesh": (("data", 0),)}, "does not fit 8 devices"),
+            ({"mesh": (("data", -1), ("model", -2))}, "does not fit 8 devices"),
+            ({"how": "pjit"}, "parallel.how='pjit'; did you mean 'jit'?"),
+            ({"params": "fdsp"}, "parallel.params='fdsp'; did you mean 'fsdp'?"),
+            ({"how": "pmap", "params": "fsdp"}, "set parallel.params=replicate"),
+            ({"how": "pmap", "params": ((".*", ()),)}, "or parallel.how=jit"),
+            ({"how": "pmap", "mesh": TWO}, "one mesh axis, or parallel.how=jit"),
+        ],
+    )
+    def test_refuses(self, fields, message):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            parallel.plan(**fields)
+
+    @pytest.mark.parametrize(
+        ("processes", "process"), [(0, -1), (2, -1), (2, 2), (-1, 0)]
+    )
+    def test_start_needs_the_number_of_processes_and_its_own(self, processes, process):
+        with pytest.raises(
+            ConfigError, match=r"--processes N and --process 0\.\.N-1, not"
+        ):
+            parallel.start("localhost:1", processes, process)
+
+    def test_start_of_one_process_opens_no_socket(self, monkeypatch):
+        monkeypatch.delenv("FMJAX_DISTRIBUTED", raising=False)
+
+        def never(*args):
+            raise AssertionError("a single process joined others")
+
+        monkeypatch.setattr(jax.distributed, "initialize", never)
+        parallel.start()
+
+
+class TestCheckBatch:
+    @pytest.mark.parametrize("size", [8, 64])
+    def test_fits(self, size):
+        parallel.check_batch(size, parallel.plan())
+
+    @pytest.mark.parametrize(
+        ("size", "accum", "near"),
+        [
+            (100, 2, "96, 112"),
+            (3, 1, "8"),
+            (0, 1, "8"),
+            (-8, 1, "8"),
+            (33, 4, "32, 64"),
+        ],
+    )
+    def test_names_the_nearest(self, size, accum, near):
+        message = (
+            f"batch_size {size} must divide by 8 devices x accum {accum}; nearest: "
+        )
+        with pytest.raises(
+            ConfigError, match=re.escape(message) + rf"{near}(,|$)"
+        ) as error:
+            parallel.check_batch(size, parallel.plan(), accum)
+        for number in str(error.value).split("nearest: ")[1].split(", "):
+            parallel.check_batch(int(number), parallel.plan(), accum)
+
+    def test_only_the_first_axis_cuts_the_batch(self):
+        plan = parallel.plan(mesh=TWO)
+        parallel.check_batch(4, plan)
+        with pytest.raises(ConfigError, match="by 4 devices x accum 1; nearest: 4, 8"):
+            parallel.check_batch(6, plan)
+
+
+class TestPresets:
+    def test_replicate(self):
+        assert specs(shapes(a=(8, 8), b=())) == {"a": P(), "b": P()}
+
+    def test_fsdp_cuts_the_largest_dimension_that_divides(self):
+        found = specs(
+            shapes(
+                a=(8, 16),
+                b=(16, 8),
+                c=(17, 8),
+                d=(7, 9),
+                e=(8, 8),
+                f=(4,),
+                g=(),
+                h=(0, 8),
+            ),
+            params="fsdp",
+        )
+        assert found == {
+            "a": P(None, "data"),
+            "b": P("data"),
+            "c": P(None, "data"),
+            "d": P(),  # no dimension divides by 8
+            "e": P("data"),  # the first of equals
+            "f": P(),
+            "g": P(),
+            "h": P(None, "data"),
+        }
+
+    def test_fsdp_on_one_device_is_whole(self):
+        assert specs(shapes(a=(8, 16)), params="fsdp", devices=1) == {"a": P()}
+
+    def test_fsdp_counts_the_first_axis_alone(self):
+        found = specs(shapes(a=(4, 6), b=(2, 6)), params="fsdp", mesh=TWO)
+        assert found == {"a": P("data"), "b": P()}
 
 
 PARAMS = {
-    "dense": {"kernel": jnp.zeros((16, 24)), "bias": jnp.zeros(24)},
-    "odd": jnp.zeros((3, 5)),
+    "layer0": shapes(kernel=(8, 4), bias=(4,)),
+    "head": shapes(kernel=(4, 6)),
 }
-
-
-def test_a_free_size_takes_the_rest():
-    plan = parallel.plan(mesh=(("data", -1), ("model", 2)))
-    assert dict(plan.mesh.shape) == {"data": 4, "model": 2}
-    assert parallel.plan(devices=4).mesh.size == 4
-
-
-@pytest.mark.parametrize(
-    ("fields", "remedy"),
-    [
-        ({"devices": 99}, "xla_force_host_platform_device_count=99"),
-        ({"mesh": (("data", 3),)}, "multiply to 8"),
-        ({"mesh": (("data", -1), ("model", -1))}, "one of them may be -1"),
-        ({"how": "pmapp"}, "did you mean 'pmap'"),
-        ({"params": "fspd"}, "did you mean 'fsdp'"),
-        ({"how": "pmap", "params": "fsdp"}, "parallel.how=jit"),
-    ],
+TABLE = (
+    ("layer.*/kernel", ("data", "model")),
+    ("head/kernel", (None, ("model",))),
+    (".*", ()),
 )
-def test_what_does_not_fit_is_refused_with_the_remedy(fields, remedy):
-    with pytest.raises(ConfigError, match=remedy):
-        parallel.plan(**fields)
 
 
-@pytest.mark.parametrize(
-    ("size", "accum", "near"), [(100, 2, "96, 112"), (3, 1, "8"), (0, 1, "8")]
-)
-def test_a_batch_that_cannot_be_cut_names_the_nearest(size, accum, near):
-    with pytest.raises(ConfigError, match=f"nearest: {near}"):
-        parallel.check_batch(size, parallel.plan(), accum)
+class TestRules:
+    def test_the_first_match_decides(self):
+        found = specs(PARAMS, mesh=TWO, params=TABLE)
+        assert found == {
+            "layer0": {"kernel": P("data", "model"), "bias": P()},
+            "head": {"kernel": P(None, ("model",))},
+        }
 
+    def test_one_dimension_over_two_axes_also_as_read_from_json(self):
+        for pair in (("data", "model"), ["data", "model"]):
+            table = [["layer0/kernel", [pair, None]], [".*", []]]
+            found = specs(PARAMS, mesh=TWO, params=table)
+            assert found["layer0"]["kernel"] == P(("data", "model"), None)
 
-def test_fsdp_cuts_parameters_and_their_moments_alike():
-    plan = parallel.plan(params="fsdp")
-    tree = state(PARAMS)
-    places = parallel.shardings(tree, tree.params, plan)
-    assert places.params["dense"]["kernel"].spec == P(None, "data")
-    assert places.params["dense"]["bias"].spec == P("data")
-    assert places.params["odd"].spec == P()
-    adam = places.opt_state[0]
-    assert adam.mu["dense"]["kernel"].spec == adam.nu["dense"]["kernel"].spec
-    assert adam.mu["dense"]["kernel"].spec == P(None, "data")
-    assert adam.count.spec == places.step.spec == P()
-
-
-def test_a_table_of_rules_is_tried_in_order():
-    plan = parallel.plan(
-        mesh=(("data", 4), ("model", 2)),
-        params=(("dense/kernel", ("data", "model")), (".*", ())),
+    @pytest.mark.parametrize(
+        ("table", "message"),
+        [
+            (
+                TABLE[:1],
+                "no rule of parallel.params matches head/kernel of shape (4, 6); "
+                "end the table with ('.*', ())",
+            ),
+            (
+                (("layer9", ()), *TABLE),
+                "rule 'layer9' of parallel.params matches nothing",
+            ),
+            (
+                (("head", ("data", "modle")), (".*", ())),
+                "rule 'head': no mesh axis 'modle'; did you mean 'model'?",
+            ),
+            (
+                (("head", (None, "data")), (".*", ())),
+                "rule 'head': head/kernel of shape (4, 6) can't be cut in 4 along "
+                "dimension 1; mesh {'data': 4, 'model': 2}",
+            ),
+            (
+                (("bias", (None, "model")), (".*", ())),
+                "layer0/bias of shape (4,) can't be cut in 2 along dimension 1",
+            ),
+            (
+                (("head", (("data", "model"),)), (".*", ())),
+                "head/kernel of shape (4, 6) can't be cut in 8 along dimension 0",
+            ),
+        ],
     )
-    places = parallel.shardings(PARAMS, PARAMS, plan)
-    assert places["dense"]["kernel"].spec == P("data", "model")
-    assert places["dense"]["bias"].spec == P()
+    def test_refuses(self, table, message):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            specs(PARAMS, mesh=TWO, params=table)
+
+    @pytest.mark.parametrize("name", ["adamw", "sgd", "lion", "adafactor", "muon"])
+    def test_optimizer_state_lives_where_its_parameter_does(self, name):
+        settings = {"name": name, "ema": 0.9, "groups": (("head", {"lr": 1.0}),)}
+        tx, _, _ = optim.make(PARAMS, 10, clip=1.0, **settings)
+        init = lambda key: {  # noqa: E731
+            "params": jax.tree.map(lambda s: jnp.zeros(s.shape), PARAMS)
+        }
+        state = jax.eval_shape(
+            functools.partial(step.create, init, tx), jax.random.key(0)
+        )
+        plan = parallel.plan(mesh=TWO, params=TABLE)
+        placed = parallel.shardings(state, state.params, plan)
+        assert placed.step.spec == placed.key.spec == P()
+        want = {"layer0/kernel": P("data", "model"), "head/kernel": P(None, ("model",))}
+        seen = []
+        for path, leaf, place in zip(
+            optim.paths(state.opt_state),
+            *map(jax.tree.leaves, (state.opt_state, placed.opt_state)),
+            strict=True,
+        ):
+            owner = next((p for p in want if path.endswith(p)), None)
+            cut = owner is not None and leaf.ndim == 2
+            assert place.spec == (want[owner] if cut else P()), path
+            seen += [owner] if cut else []
+        copies = {"adamw": 3, "sgd": 2, "lion": 2, "adafactor": 2, "muon": 2}[name]
+        assert sorted(seen) == sorted([*want] * copies)  # the moments, and the average
+
+    def test_a_state_really_is_cut(self):
+        plan = parallel.plan(params="fsdp")
+        params = {"kernel": jnp.ones((16, 3)), "bias": jnp.ones((3,))}
+        create = functools.partial(
+            step.create, lambda key: {"params": params}, optax.adam(0.1)
+        )
+        state = jax.eval_shape(create, jax.random.key(0))
+        places = parallel.shardings(state, state.params, plan)
+        state = jax.jit(create, out_shardings=places)(jax.random.key(0))
+        for tree in (state.params, state.opt_state[0].mu, state.opt_state[0].nu):
+            assert tree["kernel"].addressable_shards[0].data.shape == (2, 3)
+            assert tree["bias"].addressable_shards[0].data.shape == (3,)
 
 
-@pytest.mark.parametrize(
-    ("rules", "message"),
-    [
-        ((("dense", ("data",)),), "no rule .* matches odd of shape"),
-        ((("odd", ("data",)), (".*", ())), r"odd of shape \(3, 5\) can't be cut in 8"),
-        ((("dense/kernel", ("modell",)), (".*", ())), "no mesh axis 'modell'"),
-        ((("nothing", ()), (".*", ())), "rule 'nothing' .* matches nothing"),
-    ],
-)
-def test_a_wrong_rule_names_the_parameter(rules, message):
-    with pytest.raises(ConfigError, match=message):
-        parallel.shardings(PARAMS, PARAMS, parallel.plan(params=rules))
+class TestBatch:
+    batch = {  # noqa: RUF012
+        "inputs": {"tokens": np.arange(96, dtype=np.int32).reshape(16, 6)},
+        "mask": np.arange(16, dtype=np.float32),
+    }
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {},
+            {"devices": 4},
+            {"mesh": TWO},
+            {"how": "pmap"},
+            {"how": "pmap", "devices": 2},
+        ],
+    )
+    def test_like_batch_is_the_shape_of_what_put_makes(self, fields):
+        plan = parallel.plan(**fields)
+        made, like = (
+            parallel.put(self.batch, plan),
+            parallel.like_batch(self.batch, plan),
+        )
+        for a, b in zip(*map(jax.tree.leaves, (made, like)), strict=True):
+            assert (a.shape, a.dtype, a.sharding) == (b.shape, b.dtype, b.sharding)
+
+    def test_rows_keep_their_order(self):
+        plan = parallel.plan()
+        made = parallel.put(self.batch, plan)
+        np.testing.assert_array_equal(
+            made["inputs"]["tokens"], self.batch["inputs"]["tokens"]
+        )
+        assert made["mask"].addressable_shards[3].data.tolist() == [6, 7]
+        rows = parallel.put(self.batch, plan._replace(how="pmap"))
+        np.testing.assert_array_equal(rows["mask"].reshape(-1), self.batch["mask"])
+        assert rows["mask"].shape == (8, 2)
+
+    def test_abstract_allocates_nothing_and_keeps_the_places(self):
+        plan = parallel.plan()
+        tree = shapes(a=(8,), b=(2, 2))
+        for places in (plan.rows, {"a": plan.rows, "b": plan.rows}):
+            found = parallel.abstract(tree, places)
+            assert all(isinstance(x, jax.ShapeDtypeStruct) for x in found.values())
+            assert all(x.sharding == plan.rows for x in found.values())
+
+    def test_gather_gives_host_arrays(self):
+        found = parallel.gather(parallel.put(self.batch, parallel.plan()))
+        assert all(type(x) is np.ndarray for x in jax.tree.leaves(found))
+        np.testing.assert_array_equal(found["mask"], self.batch["mask"])
 
 
-@pytest.mark.parametrize("how", ["jit", "pmap"])
-def test_put_makes_what_like_batch_says(how):
-    plan = parallel.plan(how=how)
-    batch = {"x": np.arange(32.0, dtype=np.float32).reshape(16, 2)}
-    made, said = parallel.put(batch, plan), parallel.like_batch(batch, plan)
-    assert made["x"].shape == said["x"].shape
-    assert made["x"].sharding == said["x"].sharding
-    np.testing.assert_array_equal(np.asarray(made["x"]).reshape(16, 2), batch["x"])
+def linear(params, extras, inputs, key=None):
+    return inputs @ params["kernel"], extras
 
 
-@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
-def test_preemption_hears_signals_and_gives_the_handlers_back(name):
-    before = signal.getsignal(name)
-    with parallel.preemption() as asked:
-        assert not asked(1)
-        os.kill(os.getpid(), name)
-        assert asked(2)
-    assert signal.getsignal(name) is before
+class TestCompile:
+    @pytest.mark.parametrize("how", ["jit", "pmap"])
+    def test_a_step_ahead_of_time_donates_and_keeps_the_places(self, how):
+        plan = parallel.plan(how=how, devices=4)
+        tx = optax.adam(0.1)
+        run = functools.partial(
+            step.train_step, apply=linear, objective=classify.objective, tx=tx
+        )
+        init = lambda key: {"params": {"kernel": jax.random.normal(key, (8, 3))}}  # noqa: E731
+        create = functools.partial(step.create, init, tx)
+        state = jax.eval_shape(create, jax.random.key(0))
+        places = parallel.shardings(state, state.params, plan)
+        rng = np.random.default_rng(0)
+        batch = {
+            "inputs": rng.normal(size=(8, 8)).astype(np.float32),
+            "label": rng.integers(3, size=8),
+            "mask": np.ones(8, np.float32),
+        }
+        like = parallel.like_batch(jax.tree.map(jnp.asarray, batch), plan)
+        compiled = parallel.compile_step(
+            run, parallel.abstract(state, places), like, plan
+        )
+
+        old = jax.jit(create, out_shardings=places)(jax.random.key(0))
+        want, want_sums = jax.jit(run)(create(jax.random.key(0)), batch)
+        before = old.params["kernel"]
+        new, sums = compiled(old, parallel.put(jax.tree.map(jnp.asarray, batch), plan))
+        np.testing.assert_allclose(
+            new.params["kernel"], want.params["kernel"], rtol=1e-5
+        )
+        assert float(sums["losses"]["classify"][0]) == pytest.approx(
+            float(want_sums["losses"]["classify"][0]), rel=1e-6
+        )
+        # The compiled step takes its own result: nothing about it has changed.
+        compiled(new, parallel.put(jax.tree.map(jnp.asarray, batch), plan))
+        if how == "jit":
+            assert before.is_deleted()
+            assert sums["losses"]["classify"][0].sharding.is_fully_replicated
 
 
-def test_many_processes_need_their_number():
-    with pytest.raises(ConfigError, match="--processes N"):
-        parallel.start("localhost:1", 0, -1)
+class TestPreemption:
+    @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+    def test_a_signal_is_an_answer_and_not_the_end(self, name):
+        number = getattr(signal, name)
+        before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+        with parallel.preemption() as asked:
+            assert not asked(1)
+            os.kill(os.getpid(), number)
+            assert asked(1)
+            assert asked(2)
+            os.kill(os.getpid(), number)  # asked twice is no harm
+        assert {s: signal.getsignal(s) for s in before} == before
+
+    def test_handlers_are_restored_after_an_error(self):
+        before = signal.getsignal(signal.SIGTERM)
+        with pytest.raises(RuntimeError, match="in the loop"), parallel.preemption():
+            assert signal.getsignal(signal.SIGTERM) is not before
+            raise RuntimeError("in the loop")
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    def test_each_run_is_asked_anew(self):
+        with parallel.preemption() as asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked(0)
+        with parallel.preemption() as asked:
+            assert not asked(0)
+
+    def test_outside_the_main_thread_it_leaves_signals_alone(self):
+        found = types.SimpleNamespace()
+
+        def work():
+            with parallel.preemption() as asked:
+                found.asked = asked(0)
+                found.handler = signal.getsignal(signal.SIGTERM)
+
+        before = signal.getsignal(signal.SIGTERM)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert (found.asked, found.handler) == (False, before)

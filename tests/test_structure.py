@@ -120,8 +120,23 @@ def test_no_unsafe_calls_and_no_undocumented_names(path):
             assert ast.get_docstring(node) or small, f"{path}: {node.name}"
 
 
-def test_files_fit_in_the_head():
-    lines = {p: len(p.read_text("utf-8").splitlines()) for p in PACKAGE.rglob("*.py")}
-    assert max(lines.values()) <= 450, max(lines, key=lambda p: lines[p])
-    core = sum(lines[PACKAGE / f"{name}.py"] for name in (*CORE, "config", "cli"))
-    assert core <= 2000
+def code_lines(path: pathlib.Path) -> int:
+    """Lines that are neither blank, nor comment, nor docstring."""
+    text = path.read_text("utf-8")
+    documented: set[int] = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef):
+            first = node.body[0]
+            if ast.get_docstring(node):
+                documented |= set(range(first.lineno, (first.end_lineno or 0) + 1))
+    return sum(
+        bool(line.strip()) and line.strip()[0] != "#" and number not in documented
+        for number, line in enumerate(text.splitlines(), 1)
+    )
+
+
+def test_files_fit_in_the_head_and_the_core_in_one_sitting():
+    for path in PACKAGE.rglob("*.py"):
+        assert len(path.read_text("utf-8").splitlines()) <= 450, path
+    core = (*CORE, "config", "cli")
+    assert sum(code_lines(PACKAGE / f"{name}.py") for name in core) <= 1500
