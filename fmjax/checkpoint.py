@@ -84,8 +84,8 @@ class Checkpoints:
             manager.close()
 
 
-def check(folder: pathlib.Path, params: Any) -> None:
-    """Raises ConfigError naming the first parameter that the saved ones don't match."""
+def shapes_of(folder: pathlib.Path) -> Any:
+    """The tree of what is saved in a folder, its leaves' shapes and dtypes."""
     absl = logging.getLogger("absl")
     level = absl.level
     absl.setLevel(logging.ERROR)  # orbax warns of an optional file that is not there
@@ -94,7 +94,12 @@ def check(folder: pathlib.Path, params: Any) -> None:
             metadata = reader.metadata(folder)
     finally:
         absl.setLevel(level)
-    saved = getattr(metadata, "item_metadata", metadata).tree["params"]
+    return getattr(metadata, "item_metadata", metadata).tree
+
+
+def check(folder: pathlib.Path, params: Any) -> None:
+    """Raises ConfigError naming the first parameter that the saved ones don't match."""
+    saved = shapes_of(folder)["params"]
     there, here = (
         dict(zip(optim.paths(tree), jax.tree.leaves(tree), strict=True))
         for tree in (saved, params)
@@ -111,6 +116,8 @@ def check(folder: pathlib.Path, params: Any) -> None:
 def weights(workdir: str | pathlib.Path, abstract: Any = None) -> dict[str, Any]:
     """{'params', 'extras'} of a run's best step, on `abstract`'s shardings if given.
 
+    Without them every device of this process's world holds a copy, whatever saved it.
+
     Raises ConfigError where the run has none yet, and where it does not fit.
     """
     root = pathlib.Path(workdir).absolute() / "best"
@@ -118,7 +125,12 @@ def weights(workdir: str | pathlib.Path, abstract: Any = None) -> dict[str, Any]
     if not steps:
         raise ConfigError(f"{workdir} holds no trained weights (no step in best/)")
     folder = root / str(max(steps)) / "weights"
-    if abstract is not None:
+    if abstract is None:
+        mesh = jax.make_mesh((jax.device_count(),), ("all",))
+        whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole)  # noqa: E731
+        abstract = jax.tree.map(place, shapes_of(folder))
+    else:
         check(folder, abstract["params"])
     with ocp.StandardCheckpointer() as reader:
         return reader.restore(folder, abstract)
@@ -135,11 +147,11 @@ def init_from(
     """(params with the values found at `path`, what befell each parameter).
 
     path: a workdir of fmjax, a directory that `fmjax.interop` reads, or a name in
-    `fmjax.data.weights`.
-    `rename` rewrites the found paths by regular expressions in order, `skip` leaves out
-    what it matches, `missing` says which parameters may keep their fresh values. Raises
-    ConfigError naming a parameter that is missing, and both shapes where one does not
-    fit. What was found but not used is in the report.
+    `fmjax.data.weights`. `skip` leaves out found paths that it matches, `rename`
+    rewrites the rest by regular expressions in order, `missing` says which parameters
+    may keep their fresh values. What was found but not used is in the report. Raises
+    ConfigError naming a parameter that is missing, both shapes where one does not fit,
+    and a rename that gives two parameters one name.
     """
     if (pathlib.Path(path) / "best").is_dir():
         tree = weights(path)["params"]
@@ -149,10 +161,16 @@ def init_from(
 
         tree = interop.load(published.directory(path), head=None)[1]["params"]
     found = dict(zip(optim.paths(tree), jax.tree.leaves(tree), strict=True))
-    for pattern, new in rename:
-        found = {re.sub(pattern, new, path): value for path, value in found.items()}
     if skip:
         found = {path: v for path, v in found.items() if not re.search(skip, path)}
+    for pattern, new in rename:
+        names = {path: re.sub(pattern, new, path) for path in found}
+        if len(set(names.values())) < len(names):
+            raise ConfigError(
+                f"init_from.rename ({pattern!r}, {new!r}) gives two parameters one "
+                "name; leave one of them out by init_from.skip"
+            )
+        found = {names[path]: value for path, value in found.items()}
     own, leaves = optim.paths(params), []
     report: dict[str, list[str]] = {"loaded": [], "fresh": []}
     for name, leaf in zip(own, jax.tree.leaves(params), strict=True):

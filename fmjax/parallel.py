@@ -89,12 +89,8 @@ def plan(
         )
     names, sizes = [name for name, _ in mesh], [int(size) for _, size in mesh]
     known = math.prod(max(size, 0) for size in sizes if size != -1)
-    if (
-        not known
-        or sizes.count(-1) > 1
-        or count % known
-        or (-1 not in sizes and known != count)
-    ):
+    fits = known and count % known == 0 and (-1 in sizes or known == count)
+    if not fits or sizes.count(-1) > 1:
         raise ConfigError(
             f"parallel.mesh={tuple(mesh)} does not fit {count} devices: the sizes must "
             f"multiply to {count}, and one of them may be -1"
@@ -118,7 +114,8 @@ def check_batch(size: int, plan: Plan, accum: int = 1, where: str = "batch_size"
     """Raises ConfigError where a batch can't be cut over devices and microbatches."""
     parts = plan.mesh.shape[plan.mesh.axis_names[0]] * accum
     if size < 1 or size % parts:
-        near = sorted({max(size // parts, 1) * parts, (size // parts + 1) * parts})
+        below = max(size // parts, 1)
+        near = (below * parts, (below + 1) * parts)
         raise ConfigError(
             f"{where} {size} must divide by {parts // accum} devices x accum {accum}; "
             f"nearest: {', '.join(map(str, near))}"

@@ -135,18 +135,18 @@ class Report:
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
         self.trackers: list[Any] = []
+        self.endings: list[Any] = []
         if not self.lead:
             return
         lines = read(workdir) if self.path.exists() else []
         last = lambda line: start if "lr" in line else min(start, evaluated)  # noqa: E731
         kept = [json.dumps(x) + "\n" for x in lines if x["step"] <= last(x)]
         replace(self.path, "".join(kept))
-        if log.tensorboard:
-            self.trackers.append(_tensorboard(workdir))
-        if log.wandb:
-            self.trackers.append(_wandb(workdir, log.wandb, settings))
-        if log.mlflow:
-            self.trackers.append(_mlflow(log.mlflow, settings))
+        opened = [_tensorboard(workdir)] if log.tensorboard else []
+        opened += [_wandb(workdir, log.wandb, settings)] if log.wandb else []
+        opened += [_mlflow(log.mlflow, settings)] if log.mlflow else []
+        self.trackers = [track for track, _ in opened]
+        self.endings = [end for _, end in opened]
         self.file = self.path.open("a", encoding="utf-8")
         if self.console.is_terminal:
             columns = [TextColumn("{task.description}"), BarColumn()]
@@ -208,16 +208,25 @@ class Report:
         clean = {k: v if math.isfinite(v) else None for k, v in numbers.items()}
         self.file.write(json.dumps({"step": step} | clean) + "\n")
         self.file.flush()
+        finite = {k: v for k, v in clean.items() if v is not None}
         for tracker in list(self.trackers):
-            try:
-                tracker(step, numbers)
-            except Exception as error:  # a tracker must never end a run
+            if not self._try(tracker, step, finite):
                 self.trackers.remove(tracker)
-                self.say(f"tracker left out from here on: {error!r}")
+
+    def _try(self, call: Any, *values: Any) -> bool:
+        """A tracker must never end a run: what it raises is said."""
+        try:
+            call(*values)
+        except Exception as error:
+            self.say(f"tracker left out from here on: {error!r}")
+            return False
+        return True
 
     def close(self) -> None:
         if self.bar:
             self.bar.stop()
+        for end in self.endings:
+            self._try(end)
         if self.lead:
             self.file.close()
 
@@ -298,13 +307,13 @@ def _tensorboard(workdir):
             writer.add_scalar(name, value, step)
         writer.flush()
 
-    return track
+    return track, writer.close
 
 
 def _wandb(workdir, project, config):
     wandb = _package("wandb", "wandb")
     run = wandb.init(project=project, dir=str(workdir), config=dict(config or {}))
-    return lambda step, numbers: run.log(dict(numbers), step=step)
+    return (lambda step, numbers: run.log(dict(numbers), step=step)), run.finish
 
 
 def _mlflow(experiment, config):
@@ -316,7 +325,7 @@ def _mlflow(experiment, config):
     def track(step, numbers):
         mlflow.log_metrics({clean(k): v for k, v in numbers.items()}, step=step)
 
-    return track
+    return track, mlflow.end_run
 
 
 if __name__ == "__main__":

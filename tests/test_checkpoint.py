@@ -1,4 +1,11 @@
-"""Saving and restoring: the same bits, other devices, other parameters."""
+"""Checkpoints hold a state bit for bit, say what does not fit, and start other runs."""
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -6,125 +13,312 @@ import numpy as np
 import optax
 import pytest
 
-from fmjax import checkpoint, parallel, step
+from fmjax import checkpoint, optim, parallel, step
 from fmjax.config import ConfigError
-
-PROGRESS = {"best": 0.5, "best_step": 2, "worse": 1, "evaluated": 2}
-
-
-def state(seed=0, width=16):
-    def init(key):
-        return {"params": {"dense": {"kernel": jax.random.normal(key, (width, 8))}}}
-
-    return step.create(init, optax.adam(1e-3), jax.random.key(seed))
+from tests.runs import ROOT
 
 
-def placed(tree, plan):
-    places = parallel.shardings(tree, tree.params, plan)
-    return jax.device_put(tree, places), parallel.abstract(tree, places)
-
-
-def same(a, b):
-    raw = lambda x: jax.random.key_data(x) if x.dtype == b.key.dtype else x  # noqa: E731
-    for one, two in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_array_equal(raw(one), raw(two))
-
-
-def test_another_number_of_devices_restores_the_same_bits(tmp_path):
-    tree, _ = placed(state(), parallel.plan(params="fsdp"))
-    store = checkpoint.Checkpoints(tmp_path)
-    store.save(3, tree, PROGRESS)
-    store.close()
-    store = checkpoint.Checkpoints(tmp_path)
-    _, abstract = placed(state(1), parallel.plan(params="fsdp", devices=2))
-    found, progress = store.restore(abstract)
-    store.close()
-    same(found, tree)
-    assert progress == PROGRESS
-    assert found.params["dense"]["kernel"].sharding.mesh.size == 2
-
-
-def test_the_newest_are_kept_and_the_best_apart(tmp_path):
-    tree, _ = placed(state(), parallel.plan())
-    store = checkpoint.Checkpoints(tmp_path, keep=2)
-    for number in (1, 2, 3, 4):
-        store.save(number, tree, PROGRESS)
-        if number in (1, 2):
-            store.save_best(number, tree.params, {})
-    store.save(4, tree, PROGRESS)  # there already: left as it is
-    assert (store.step(), store.best_step()) == (4, 2)
-    store.close()
-    names = {
-        kind: sorted(p.name for p in (tmp_path / kind).iterdir() if p.name.isdigit())
-        for kind in ("checkpoints", "best")
+def init(key, width=8):
+    names = ("encoder", "head")
+    params = {
+        name: {
+            "kernel": jax.random.normal(jax.random.fold_in(key, i), (width, 8)),
+            "bias": jnp.full(8, 1 / 3),
+        }
+        for i, name in enumerate(names)
     }
-    assert names == {"checkpoints": ["3", "4"], "best": ["2"]}
-    weights = checkpoint.weights(tmp_path)
-    np.testing.assert_array_equal(
-        weights["params"]["dense"]["kernel"], tree.params["dense"]["kernel"]
-    )
+    return {"params": params, "batch_stats": {"mean": jnp.arange(3) / 7}}
 
 
-def test_a_checkpoint_of_other_shapes_is_refused(tmp_path):
-    tree, _ = placed(state(), parallel.plan())
-    store = checkpoint.Checkpoints(tmp_path)
-    store.save(1, tree, PROGRESS)
+def make(plan=None, seed=0, tx=None, init=init):
+    """(a state on its places, its shapes with shardings)."""
+    plan, tx = plan or parallel.plan(), tx or optax.adam(0.1)
+    create = functools.partial(step.create, init, tx)
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    places = parallel.shardings(shapes, shapes.params, plan)
+    state = jax.jit(create, out_shardings=places)(jax.random.key(seed))
+    return state, parallel.abstract(shapes, places)
+
+
+def bits(tree):
+    def raw(leaf):
+        keys = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(leaf) if keys else leaf)
+
+    return [raw(leaf).tobytes() for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = checkpoint.Checkpoints(tmp_path)
+    yield made
+    made.close()
+
+
+def finish(store):
     store.last.wait_until_finished()
-    _, abstract = placed(state(width=24), parallel.plan())
-    with pytest.raises(
-        ConfigError, match=r"dense/kernel is \(16, 8\) there and \(24, 8\) here"
-    ):
-        store.restore(abstract)
-    store.close()
+    store.best.wait_until_finished()
 
 
-def test_no_weights_is_said(tmp_path):
-    with pytest.raises(ConfigError, match="no trained weights"):
-        checkpoint.weights(tmp_path)
+class TestStates:
+    def test_come_back_bit_for_bit(self, tmp_path, store):
+        state, abstract = make()
+        state = state._replace(step=state.step + 7)
+        nan = state.params["head"]["bias"].at[0].set(jnp.nan).at[1].set(-0.0)
+        state.params["head"]["bias"] = nan
+        progress = {"best": 0.1 + 0.2, "best_step": 5, "worse": 1, "evaluated": 5}
+        store.save(7, state, progress)
+        finish(store)
+        again = checkpoint.Checkpoints(tmp_path)
+        found, record = again.restore(abstract)
+        again.close()
+        assert bits(found) == bits(state)
+        assert jax.tree.structure(found) == jax.tree.structure(state)
+        assert type(found) is step.State
+        assert record == progress
+        draws = [jax.random.normal(s.key, (4,)) for s in (found, state)]
+        np.testing.assert_array_equal(*draws)
+
+    def test_the_best_value_may_be_none(self, store):
+        state, abstract = make()
+        store.save(1, state, {"best": None, "worse": 0})
+        finish(store)
+        assert store.restore(abstract)[1] == {"best": None, "worse": 0}
+
+    def test_the_newest_are_kept(self, tmp_path, store):
+        state, abstract = make()
+        assert store.step() is None
+        for number in (1, 2, 3, 10):
+            count = jnp.full((), number, jnp.int32)
+            store.save(number, state._replace(step=count), {"at": number})
+        finish(store)
+        assert sorted(os.listdir(tmp_path / "checkpoints")) == ["10", "3"]
+        assert store.step() == 10
+        found, record = store.restore(abstract)
+        assert (int(found.step), record) == (10, {"at": 10})
+
+    def test_a_saved_step_is_left_as_it_is(self, store):
+        state, abstract = make()
+        store.save(3, state, {"at": "first"})
+        store.save(3, state, {"at": "second"})
+        finish(store)
+        assert store.restore(abstract)[1] == {"at": "first"}
+
+    def test_a_step_that_was_cut_short_does_not_count(self, tmp_path, store):
+        store.save(3, make()[0], {})
+        finish(store)
+        half = tmp_path / "checkpoints" / "9.orbax-checkpoint-tmp"
+        half.mkdir()
+        (half / "state").write_text("half")
+        again = checkpoint.Checkpoints(tmp_path)
+        assert again.step() == 3
+        again.close()
+
+    @pytest.mark.parametrize(
+        ("saved", "read"),
+        [
+            ({"params": "fsdp"}, {"devices": 1}),
+            ({"devices": 1}, {"params": "fsdp"}),
+            ({"params": "fsdp"}, {"params": "fsdp", "devices": 2}),
+        ],
+    )
+    def test_come_back_on_other_devices(self, store, saved, read):
+        state, _ = make(parallel.plan(**saved))
+        _, abstract = make(parallel.plan(**read))
+        store.save(1, state, {})
+        finish(store)
+        found, _ = store.restore(abstract)
+        assert bits(found) == bits(state)
+        for have, want in zip(*map(jax.tree.leaves, (found, abstract)), strict=True):
+            assert have.sharding == want.sharding
+
+    @pytest.mark.parametrize(
+        ("other", "named"),
+        [
+            (
+                functools.partial(init, width=16),
+                "encoder/kernel is (8, 8) there and (16, 8)",
+            ),
+            (
+                lambda key: {"params": init(key)["params"] | {"new": jnp.ones(3)}},
+                "new is None there and (3,) here",
+            ),
+            (
+                lambda key: {"params": {"head": init(key)["params"]["head"]}},
+                "encoder/bias is (8,) there and None here",
+            ),
+        ],
+    )
+    def test_another_config_is_named_as_the_reason(self, store, other, named):
+        store.save(4, make()[0], {})
+        finish(store)
+        _, abstract = make(init=other)
+        with pytest.raises(ConfigError, match=re.escape(named)) as error:
+            store.restore(abstract)
+        assert "4/state does not fit this config" in str(error.value)
+
+
+class TestWeights:
+    def save(self, store, number, state):
+        store.save_best(number, state.params, state.extras)
+        finish(store)
+
+    def test_only_the_best_is_kept(self, tmp_path, store):
+        first, second = make(seed=1)[0], make(seed=2)[0]
+        assert store.best_step() is None
+        self.save(store, 5, first)
+        self.save(store, 20, second)
+        assert store.best_step() == 20
+        assert os.listdir(tmp_path / "best") == ["20"]
+        found = checkpoint.weights(tmp_path)
+        assert set(found) == {"params", "extras"}
+        assert bits(found["params"]) == bits(second.params)
+        assert bits(found["extras"]) == bits(second.extras)
+
+    def test_on_given_shardings(self, tmp_path, store):
+        state, _ = make()
+        self.save(store, 5, state)
+        _, abstract = make(parallel.plan(params="fsdp", devices=4))
+        tree = {"params": abstract.params, "extras": abstract.extras}
+        found = checkpoint.weights(tmp_path, tree)
+        assert bits(found["params"]) == bits(state.params)
+        kernel = found["params"]["encoder"]["kernel"]
+        assert kernel.addressable_shards[0].data.shape == (2, 8)
+
+    def test_without_extras(self, tmp_path, store):
+        params = make()[0].params
+        store.save_best(1, params, {})
+        finish(store)
+        assert bits(checkpoint.weights(tmp_path)["params"]) == bits(params)
+
+    def test_none_yet(self, tmp_path, store):
+        with pytest.raises(
+            ConfigError, match=r"holds no trained weights \(no step in best/\)"
+        ):
+            checkpoint.weights(tmp_path)
+        with pytest.raises(ConfigError, match="holds no trained weights"):
+            checkpoint.weights(tmp_path / "nowhere")
+
+    def test_that_do_not_fit(self, tmp_path, store):
+        state, abstract = make()
+        self.save(store, 5, state)
+        tree = {"params": {"head": abstract.params["head"]}, "extras": abstract.extras}
+        with pytest.raises(
+            ConfigError, match=r"5/weights does not fit.*encoder/bias is"
+        ):
+            checkpoint.weights(tmp_path, tree)
+
+    def test_of_eight_devices_are_read_on_one(self, tmp_path, store):
+        state, _ = make(parallel.plan(params="fsdp"))
+        self.save(store, 5, state)
+        code = (
+            "import sys, jax, numpy; from fmjax import checkpoint;"
+            "kernel = checkpoint.weights(sys.argv[1])['params']['head']['kernel'];"
+            "print(len(jax.devices()), float(numpy.abs(kernel).sum()))"
+        )
+        environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code, str(tmp_path)],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        count, total = done.stdout.split()
+        want = float(jnp.abs(state.params["head"]["kernel"]).sum())
+        assert (int(count), float(total)) == (1, pytest.approx(want, rel=1e-6))
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A workdir with trained weights, and them."""
+    params = make(seed=5)[0].params
+    made = checkpoint.Checkpoints(tmp_path / "source")
+    made.save_best(5, params, {})
+    made.close()
+    return str(tmp_path / "source"), params
 
 
 class TestInitFrom:
-    @pytest.fixture
-    def path(self, tmp_path):
-        tree, _ = placed(state(), parallel.plan())
-        store = checkpoint.Checkpoints(tmp_path)
-        store.save_best(1, tree.params | {"old": jnp.ones(3)}, {})
-        store.close()
-        return str(tmp_path)
+    def test_loads_every_parameter(self, source):
+        path, want = source
+        found, report = checkpoint.init_from(make()[0].params, path=path)
+        assert bits(found) == bits(want)
+        assert report == {"loaded": optim.paths(want), "fresh": [], "unused": []}
 
-    def params(self, **more):
-        return {"dense": {"kernel": jnp.zeros((16, 8))}} | more
+    def test_keeps_the_places(self, source):
+        state, _ = make(parallel.plan(params="fsdp"))
+        found, _ = checkpoint.init_from(state.params, path=source[0])
+        for have, want in zip(
+            *map(jax.tree.leaves, (found, state.params)), strict=True
+        ):
+            assert have.sharding == want.sharding
 
-    def test_equal_paths_are_loaded_and_the_rest_is_told(self, path):
-        fresh = jnp.full(2, 7.0)
-        params, report = checkpoint.init_from(
-            self.params(head=fresh), path=path, missing="^head"
-        )
-        np.testing.assert_array_equal(
-            params["dense"]["kernel"], state().params["dense"]["kernel"]
-        )
-        np.testing.assert_array_equal(params["head"], fresh)
-        assert report == {
-            "loaded": ["dense/kernel"],
-            "fresh": ["head"],
-            "unused": ["old"],
-        }
+    def test_missing_ones_are_refused_unless_allowed(self, source):
+        path, want = source
+        fresh = make()[0].params
+        fresh["classify"] = {"kernel": jnp.ones((8, 2)), "bias": jnp.zeros(2)}
+        with pytest.raises(ConfigError) as error:
+            checkpoint.init_from(fresh, path=path)
+        text = str(error.value)
+        assert f"{path} has no parameter classify/bias" in text
+        assert "known: encoder/bias, encoder/kernel" in text
+        assert "set init_from.missing='classify'" in text
+        found, report = checkpoint.init_from(fresh, path=path, missing="^classify/")
+        assert bits(found["classify"]) == bits(fresh["classify"])
+        assert bits(found["head"]) == bits(want["head"])
+        assert report["fresh"] == ["classify/bias", "classify/kernel"]
 
-    def test_rename_and_skip(self, path):
-        params, report = checkpoint.init_from(
-            {"body": {"kernel": jnp.zeros((16, 8))}},
-            path=path,
-            rename=[("^dense", "body")],
-            skip="^old",
-        )
-        assert float(jnp.abs(params["body"]["kernel"]).sum()) > 0
+    def test_unused_ones_are_reported(self, source):
+        fresh = {"encoder": make()[0].params["encoder"]}
+        _, report = checkpoint.init_from(fresh, path=source[0])
+        assert report["loaded"] == ["encoder/bias", "encoder/kernel"]
+        assert report["unused"] == ["head/bias", "head/kernel"]
+
+    def test_renames_in_order(self, source):
+        path, want = source
+        fresh = {"tower": make()[0].params["encoder"], "head": make()[0].params["head"]}
+        renames = (("^encoder/", "body/"), ("^body/", "tower/"))
+        found, report = checkpoint.init_from(fresh, path=path, rename=renames)
+        assert bits(found["tower"]) == bits(want["encoder"])
         assert report["unused"] == []
 
-    def test_missing_parameters_are_named_with_the_remedy(self, path):
-        with pytest.raises(ConfigError, match=r"no parameter dens/x; .*missing='dens'"):
-            checkpoint.init_from({"dens": {"x": jnp.zeros(1)}}, path=path)
+    def test_skips(self, source):
+        path, _ = source
+        fresh = make()[0].params
+        found, report = checkpoint.init_from(
+            fresh, path=path, skip="^head/", missing="^head/"
+        )
+        assert bits(found["head"]) == bits(fresh["head"])
+        assert report["fresh"] == ["head/bias", "head/kernel"]
+        assert report["unused"] == []
+        with pytest.raises(ConfigError, match="has no parameter head/bias"):
+            checkpoint.init_from(fresh, path=path, skip="^head/")
 
-    def test_a_wrong_shape_names_both(self, path):
-        message = r"dense/kernel is \(16, 8\) .* and \(4, 4\) here"
+    def test_a_wrong_shape_shows_both(self, source):
+        fresh = make(init=functools.partial(init, width=16))[0].params
+        message = (
+            re.escape("encoder/kernel is (8, 8) in ") + ".*" + re.escape("(16, 8) here")
+        )
         with pytest.raises(ConfigError, match=message):
-            checkpoint.init_from({"dense": {"kernel": jnp.zeros((4, 4))}}, path=path)
+            checkpoint.init_from(fresh, path=source[0], missing=".*")
+
+    def test_two_parameters_renamed_to_one_are_refused(self, source):
+        with pytest.raises(ConfigError, match=r"init_from\.rename"):
+            checkpoint.init_from(
+                {"head": make()[0].params["head"]},
+                path=source[0],
+                rename=(("^encoder/", "head/"),),
+            )
+
+    def test_no_such_place(self, tmp_path):
+        with pytest.raises((ConfigError, FileNotFoundError), match="nowhere"):
+            checkpoint.init_from(make()[0].params, path=str(tmp_path / "nowhere"))
+
+
+def test_progress_is_readable_json(tmp_path, store):
+    store.save(2, make()[0], {"best": 1.5})
+    finish(store)
+    (file,) = (tmp_path / "checkpoints" / "2" / "progress").glob("*metadata*")
+    assert json.loads(file.read_text()) == {"best": 1.5}

@@ -1,10 +1,14 @@
-"""What a run leaves to read."""
+"""What a run leaves behind, also where it was killed or a tracker broke."""
 
 import json
 import math
+import os
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from fmjax import parallel, report
@@ -12,113 +16,336 @@ from fmjax.config import ConfigError
 from fmjax.train import Log
 
 
-def make(folder, start=0, evaluated=0, every=2, log=None):
-    return report.Report(folder, log or Log(), every, 10, start, evaluated, {"a": 1})
+def open_report(workdir, log=None, **changes):
+    fields = (
+        dict(every=1, total=9, start=0, evaluated=0, settings={"seed": 0}) | changes
+    )
+    return report.Report(workdir, log or Log(), **fields)
 
 
-def sums(value):
-    pair = (jnp.float32(value), jnp.float32(2.0))
-    return {"losses": {"x": pair}, "metrics": {"accuracy": pair}}
+def sums(total, weight=1.0):
+    pair = (jnp.float32(total), jnp.float32(weight))
+    return {"losses": {"a": pair}, "metrics": {"right": pair}}
 
 
-def test_records_are_means_over_the_window(tmp_path):
-    writer = make(tmp_path)
-    for step, value in ((1, 1.0), (2, 3.0), (3, 5.0)):
-        writer.train(step, sums(value), rows=4, lr=0.1, flush=step == 3)
-    writer.close()
-    lines = report.read(tmp_path)
-    assert [line["step"] for line in lines] == [2, 3]
-    assert [line["train/loss"] for line in lines] == [1.0, 2.5]
-    assert lines[0]["examples_per_second"] > 0
+@pytest.fixture
+def told(capsys):
+    """What was said on the console, in one line."""
+    return lambda: " ".join(capsys.readouterr().err.split())
 
 
-def test_lines_that_will_be_written_again_are_taken_back(tmp_path):
-    lines = [
-        {"step": 2, "lr": 1},
-        {"step": 2, "validation/loss": 1},
-        {"step": 4, "lr": 1},
-        {"step": 4, "validation/loss": 1},
-        {"step": 6, "lr": 1},
-    ]
-    text = "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 7, "l'
-    (tmp_path / "metrics.jsonl").write_text(text)
-    make(tmp_path, start=4, evaluated=2).close()
-    assert report.read(tmp_path) == lines[:3]
+class TestLines:
+    def test_of_training_are_means_since_the_last_one(self, tmp_path):
+        made = open_report(tmp_path, every=2)
+        for step, (total, weight) in enumerate(
+            [(1, 1), (5, 3), (7, 2), (9, 2), (4, 1)], 1
+        ):
+            made.train(
+                step, sums(total, weight), rows=8, lr=0.5 / step, flush=step == 5
+            )
+        made.close()
+        lines = report.read(tmp_path)
+        assert [x["step"] for x in lines] == [2, 4, 5]
+        assert [x["train/loss"] for x in lines] == [6 / 4, 16 / 4, 4.0]
+        assert [x["train/right"] for x in lines] == [6 / 4, 16 / 4, 4.0]
+        assert [x["lr"] for x in lines] == [0.5 / 2, 0.5 / 4, 0.5 / 5]
+        assert all(x["examples_per_second"] > 0 for x in lines)
+        assert all(0 <= x["input_wait"] <= 1 for x in lines)
+
+    def test_are_there_at_once(self, tmp_path):
+        made = open_report(tmp_path)
+        made.write(1, {"a": 1.0})
+        assert report.read(tmp_path) == [{"step": 1, "a": 1.0}]
+        made.close()
+
+    def test_nan_and_infinity_are_null(self, tmp_path):
+        made = open_report(tmp_path)
+        made.write(1, {"a": math.nan, "b": math.inf, "c": 0.1})
+        made.train(2, sums(math.nan), rows=1, lr=0.1, flush=False)
+        made.close()
+        text = (tmp_path / "metrics.jsonl").read_text()
+        assert text.splitlines()[0] == '{"step": 1, "a": null, "b": null, "c": 0.1}'
+        assert "NaN" not in text
+        assert report.read(tmp_path)[1]["train/loss"] is None
+
+    def test_the_wait_for_input_is_counted(self, tmp_path):
+        made = open_report(tmp_path)
+        assert made.wait(iter(["batch"])) == "batch"
+        made.waited = made.since = 0.0  # all of the time since was waiting
+        made.waited = 1e9
+        made.train(1, sums(1), rows=1, lr=0.1, flush=False)
+        made.close()
+        (line,) = report.read(tmp_path)
+        assert line["input_wait"] > 1
+        assert (made.waited, made.window) == (0.0, [])
+
+    def test_only_process_0_writes(self, tmp_path, monkeypatch, told):
+        monkeypatch.setattr(jax, "process_index", lambda: 1)
+        made = open_report(tmp_path, Log(tensorboard=True))
+        made.train(1, sums(1), rows=1, lr=0.1, flush=False)
+        made.evaluation(1, {"validation/loss": 1.0})
+        made.say("a word")
+        made.close()
+        assert os.listdir(tmp_path) == []
+        assert told() == ""
 
 
-def test_nan_is_written_as_null_and_never_hidden(tmp_path):
-    writer = make(tmp_path)
-    writer.write(1, {"train/loss": math.nan, "b": math.inf, "c": 1.0})
-    writer.close()
-    assert report.read(tmp_path) == [
-        {"step": 1, "train/loss": None, "b": None, "c": 1.0}
-    ]
+def train_line(step):
+    return {"step": step, "train/loss": 1.0, "lr": 0.1}
 
 
-def test_a_tracker_that_fails_does_not_end_the_run(tmp_path, capsys):
-    writer = make(tmp_path)
-
-    def broken(step, numbers):
-        raise OSError("unreachable")
-
-    writer.trackers.append(broken)
-    writer.write(1, {"a": 1.0})
-    writer.write(2, {"a": 2.0})
-    writer.close()
-    assert len(report.read(tmp_path)) == 2
-    assert capsys.readouterr().err.count("unreachable") == 1
+def evaluation_line(step):
+    return {"step": step, "validation/loss": 1.0}
 
 
-def test_tensorboard_gets_the_numbers(tmp_path):
-    writer = make(tmp_path, log=Log(tensorboard=True))
-    writer.write(1, {"a": 1.0})
-    writer.close()
-    assert [p for p in tmp_path.iterdir() if "tfevents" in p.name]
+class TestResuming:
+    LINES = [  # noqa: RUF012
+        train_line(1), train_line(2), evaluation_line(2), train_line(3), train_line(4),
+        evaluation_line(4), train_line(5),
+    ]  # fmt: skip
+
+    def write(self, workdir, tail=""):
+        text = "".join(json.dumps(line) + "\n" for line in self.LINES)
+        (workdir / "metrics.jsonl").write_text(text + tail)
+
+    @pytest.mark.parametrize(
+        ("start", "evaluated", "kept"),
+        [
+            (0, 0, []),
+            (3, 2, [0, 1, 2, 3]),
+            (4, 4, [0, 1, 2, 3, 4, 5]),
+            (4, 2, [0, 1, 2, 3, 4]),  # saved before the evaluation of that very step
+            (5, 4, [0, 1, 2, 3, 4, 5, 6]),
+            (9, 9, [0, 1, 2, 3, 4, 5, 6]),
+        ],
+    )
+    def test_lines_that_will_be_written_again_are_taken_back(
+        self, tmp_path, start, evaluated, kept
+    ):
+        self.write(tmp_path)
+        open_report(tmp_path, start=start, evaluated=evaluated).close()
+        assert report.read(tmp_path) == [self.LINES[i] for i in kept]
+
+    @pytest.mark.parametrize("tail", ['{"step": 6, "tra', "{", '{"step": 6'])
+    def test_a_line_that_a_kill_cut_short_is_left_out(self, tmp_path, tail):
+        self.write(tmp_path, tail)
+        assert report.read(tmp_path) == self.LINES
+        made = open_report(tmp_path, start=5, evaluated=4)
+        made.write(6, {"lr": 0.1})
+        made.close()
+        assert report.read(tmp_path) == [*self.LINES, {"step": 6, "lr": 0.1}]
+
+    def test_a_last_line_without_its_end_does_not_swallow_the_next(self, tmp_path):
+        self.write(tmp_path, '{"step": 5, "lr": 1.0}')
+        made = open_report(tmp_path, start=5, evaluated=4)
+        made.write(6, {"lr": 0.1})
+        made.close()
+        found = report.read(tmp_path)
+        assert found[-2:] == [{"step": 5, "lr": 1.0}, {"step": 6, "lr": 0.1}]
 
 
-@pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_a_missing_tracker_names_the_extra(tmp_path, name, monkeypatch):
-    import sys
+class TestConsole:
+    def test_evaluation_shows_the_losses(self, tmp_path, told):
+        made = open_report(tmp_path)
+        made.evaluation(3, {"validation/loss": 0.25, "validation/count": 7.0})
+        made.close()
+        assert told() == f"{tmp_path} 3/9 validation/loss 0.2500"
 
-    monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=r"fmjax\[tracking\]"):
-        make(tmp_path, log=Log(**{name: "project"}))
+    def test_markup_in_a_name_is_text(self, tmp_path, told):
+        made = open_report(tmp_path)
+        made.say("[red]runs[/red] [/nothing]")
+        made.close()
+        assert told() == "[red]runs[/red] [/nothing]"
 
-
-def test_provenance_keeps_no_secret(monkeypatch):
-    monkeypatch.setenv("SOME_TOKEN", "canary-1234")
-    found = report.provenance()
-    assert "canary-1234" not in json.dumps(found)
-    assert found["packages"]["jax"]
-    assert found["devices"][0] == 8
-
-
-def test_the_parameter_table_adds_up():
-    params = {"a": jnp.zeros((16, 4)), "b": jnp.zeros(8)}
-    plan = parallel.plan(params="fsdp")
-    shapes = parallel.abstract(params, parallel.shardings(params, params, plan))
-    text = report.parameter_table(shapes)
-    assert "in all 72" in text
-    assert "36" in text  # (64 + 8) values of 4 bytes over 8 devices
-    assert report.count(params) == 72
+    def test_steps_are_not_a_line_each(self, tmp_path, told):
+        made = open_report(tmp_path)
+        for step in range(1, 50):
+            made.step(step, "loss")
+        made.close()
+        assert told().count("loss") <= 2
 
 
-def test_json_is_replaced_whole(tmp_path):
-    path = tmp_path / "x.json"
-    report.write_json(path, {"a": 1})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        report.write_json(path, {"a": math.nan})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+class Broken:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, step, numbers):
+        self.calls += 1
+        raise ConnectionError("no route")
 
 
-def test_a_page_of_any_run(tmp_path):
-    writer = make(tmp_path)
-    writer.train(1, sums(1.0), rows=4, lr=0.1, flush=True)
-    writer.evaluation(1, {"validation/loss": 2.0, "validation/count": 3.0})
-    writer.close()
-    report.write_json(tmp_path / "config.json", {"config": {"seed": 3}})
-    html = report.write_page(tmp_path).read_text("utf-8")
-    assert "validation/loss" in html
-    assert "<svg" in html
-    assert jax.device_count() == 8
+class TestTrackers:
+    def test_a_failing_one_is_reported_once_and_ends_nothing(self, tmp_path, told):
+        made, broken, seen = open_report(tmp_path), Broken(), []
+        made.trackers += [
+            broken,
+            lambda step, numbers: seen.append((step, dict(numbers))),
+        ]
+        for step in (1, 2, 3):
+            made.write(step, {"a": float(step)})
+        made.close()
+        assert broken.calls == 1
+        assert seen == [(1, {"a": 1.0}), (2, {"a": 2.0}), (3, {"a": 3.0})]
+        assert len(report.read(tmp_path)) == 3
+        assert (
+            told().count("tracker left out from here on: ConnectionError('no route')")
+            == 1
+        )
+
+    def test_tensorboard_writes_events(self, tmp_path):
+        pytest.importorskip("tensorboardX")
+        made = open_report(tmp_path, Log(tensorboard=True))
+        made.write(7, {"train/loss": 0.5, "train/nothing": math.nan})
+        made.close()
+        (file,) = tmp_path.glob("events.out.tfevents.*")
+        assert b"train/loss" in file.read_bytes()
+        assert made.trackers, "the tracker failed"
+
+    @pytest.mark.parametrize(
+        ("name", "log"),
+        [
+            ("wandb", Log(wandb="a project")),
+            ("mlflow", Log(mlflow="an experiment")),
+            ("tensorboardX", Log(tensorboard=True)),
+        ],
+    )
+    def test_a_package_that_is_absent_is_named_with_its_extra(
+        self, tmp_path, monkeypatch, name, log
+    ):
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(ConfigError) as error:
+            open_report(tmp_path, log)
+        assert f"needs {name}: pip install 'fmjax[tracking]'" in str(error.value)
+
+    def test_each_run_has_one_of_its_own_and_ends_it(self, tmp_path, monkeypatch):
+        # wandb.init and mlflow's calls go on with an open run: the seeds of an
+        # experiment, run in one process, would all be written into the first.
+        said = []
+
+        def init(**fields):
+            name = fields["dir"]
+            return types.SimpleNamespace(
+                log=lambda numbers, step: said.append((name, step)),
+                finish=lambda: said.append((name, "end")),
+            )
+
+        mlflow = types.SimpleNamespace(
+            set_experiment=lambda name: None,
+            log_params=lambda params: said.append(("mlflow", params["seed"])),
+            log_metrics=lambda numbers, step: said.append(("mlflow", [*numbers])),
+            end_run=lambda: said.append(("mlflow", "end")),
+        )
+        monkeypatch.setitem(sys.modules, "wandb", types.SimpleNamespace(init=init))
+        monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+        for name in ("a", "b"):
+            made = open_report(
+                tmp_path / name, Log(wandb="project", mlflow="experiment")
+            )
+            made.write(1, {"train/loss": 1.0})
+            made.close()
+        for name in ("a", "b"):
+            own = [what for who, what in said if who == str(tmp_path / name)]
+            assert own == [1, "end"]
+        flow = [what for who, what in said if who == "mlflow"]
+        assert flow == ["0", ["train.loss"], "end"] * 2
+
+
+class TestProvenance:
+    def test_says_who_made_a_run(self):
+        found = json.loads(json.dumps(report.provenance(), allow_nan=False))
+        assert found["packages"]["jax"] == jax.__version__
+        assert found["devices"] == [8, "cpu"]
+        assert found["processes"] == 1
+        assert found["command"] == sys.argv
+        assert found["commit"] is None or len(found["commit"]) == 40
+
+    def test_holds_nothing_of_the_environment(self, monkeypatch):
+        secret = "correct-horse-battery-staple"
+        monkeypatch.setenv("WANDB_API_KEY", secret)
+        monkeypatch.setenv("HF_TOKEN", secret)
+        text = json.dumps(report.provenance())
+        assert secret not in text
+        assert os.environ["PATH"] not in text
+
+
+class TestParameterTable:
+    def test_numbers(self):
+        plan = parallel.plan(params="fsdp")
+        params = {
+            "embed": jax.ShapeDtypeStruct((1000, 16), jnp.float32),
+            "norm": {"scale": jax.ShapeDtypeStruct((3,), jnp.float32)},
+            "half": jax.ShapeDtypeStruct((8, 2), jnp.bfloat16),
+        }
+        places = parallel.shardings(params, params, plan)
+        text = report.parameter_table(parallel.abstract(params, places))
+        rows = {
+            line.split()[1]: line for line in text.splitlines() if len(line.split()) > 1
+        }
+        cells = lambda name: [c.strip() for c in rows[name].strip("│ ").split("│")]  # noqa: E731
+        assert cells("embed") == ["embed", "(1000, 16)", "float32", "data", "8,000"]
+        assert cells("norm/scale") == ["norm/scale", "(3,)", "float32", "whole", "12"]
+        assert cells("half") == ["half", "(8, 2)", "bfloat16", "data", "4"]
+        assert cells("in")[0] == "in all 16,019"
+        assert cells("in")[-1] == "8,016"
+
+    def test_a_long_path_stays_on_its_line(self):
+        name = "text_encoder/layer11/cross_attention/query/kernel"
+        params = {name: jnp.ones((1024, 4096))}
+        place = parallel.plan().whole
+        text = report.parameter_table(parallel.abstract(params, {name: place}))
+        (line,) = [line for line in text.splitlines() if name in line]
+        assert "16,777,216" in line
+
+
+def test_count_and_cost():
+    params = {"a": jnp.ones((3, 4)), "b": jnp.ones(())}
+    assert report.count(params) == 13
+    compiled = jax.jit(lambda x: x @ x).lower(jnp.ones((16, 16))).compile()
+    found = report.cost(compiled)
+    assert found["flops_per_device"] >= 2 * 16**3
+    assert found["argument_bytes_per_device"] == 16 * 16 * 4
+    assert found["output_bytes_per_device"] == 16 * 16 * 4
+
+
+class TestPage:
+    def test_of_any_run(self, tmp_path):
+        made = open_report(tmp_path)
+        for step in (1, 2):
+            made.train(step, sums(step), rows=1, lr=0.1, flush=False)
+        made.evaluation(2, {"validation/loss": 2.5, "validation/nothing": math.nan})
+        made.close()
+        report.write_json(tmp_path / "config.json", {"config": {"seed": 12345}})
+        html = report.write_page(tmp_path).read_text("utf-8")
+        assert "<svg" in html
+        for text in ("train/loss", "validation/loss", "12345"):
+            assert text in html
+        assert "validation/nothing" not in html
+        record = json.loads((tmp_path / "report.json").read_text("utf-8"))
+        assert "12345" in json.dumps(record)
+
+    def test_without_a_record_says_so(self, tmp_path):
+        open_report(tmp_path).close()
+        with pytest.raises(ConfigError, match=r"has no records yet in metrics\.jsonl"):
+            report.write_page(tmp_path)
+
+
+class TestFiles:
+    def test_replace_leaves_the_old_file_where_writing_fails(
+        self, tmp_path, monkeypatch
+    ):
+        path = tmp_path / "deep" / "a.json"
+        report.write_json(path, {"α": [1, None]})
+        assert path.read_text("utf-8") == '{\n  "α": [\n    1,\n    null\n  ]\n}\n'
+
+        def broken(*args):
+            raise OSError("disk full")
+
+        monkeypatch.setattr(os, "replace", broken)
+        with pytest.raises(OSError, match="disk full"):
+            report.write_json(path, {})
+        assert json.loads(path.read_text("utf-8")) == {"α": [1, None]}
+
+    def test_nan_is_refused(self, tmp_path):
+        with pytest.raises(ValueError, match="JSON compliant"):
+            report.write_json(tmp_path / "a.json", {"a": np.nan})
+        assert os.listdir(tmp_path) == []
