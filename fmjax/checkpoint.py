@@ -46,7 +46,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
         )
-        self._alone(self.best)
+        self.best.wait_until_finished()  # progress must not tell of a best that is not
         self.last.save(step, args=items, force=True)
 
     def save_best(self, step: int, params: Any, extras: Any) -> None:

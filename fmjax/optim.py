@@ -34,7 +34,12 @@ def by_path(function: Callable[[str], Any], tree: Any) -> Any:
 
 def matches(pattern: str, tree: Any, where: str) -> Any:
     """A tree of bools: does the path match? Raises ConfigError where none does."""
-    found = by_path(lambda path: bool(re.search(pattern, path)), tree)
+    try:
+        found = by_path(lambda path: bool(re.search(pattern, path)), tree)
+    except re.error as error:
+        raise config.ConfigError(
+            f"{where}: {pattern!r} is no pattern: {error}"
+        ) from error
     if not any(jax.tree.leaves(found)):
         some = ", ".join(paths(tree)[:6])
         raise config.ConfigError(

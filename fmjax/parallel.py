@@ -112,6 +112,8 @@ def plan(
 
 def check_batch(size: int, plan: Plan, accum: int = 1, where: str = "batch_size"):
     """Raises ConfigError where a batch can't be cut over devices and microbatches."""
+    if accum < 1:
+        raise ConfigError(f"accum={accum}: 1 or more microbatches are needed")
     parts = plan.mesh.shape[plan.mesh.axis_names[0]] * accum
     if size < 1 or size % parts:
         below = max(size // parts, 1)

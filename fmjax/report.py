@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import json
 import math
@@ -27,6 +26,7 @@ from rich.progress import (
 from rich.table import Table
 
 from fmjax import step as stepping
+from fmjax import trackers
 from fmjax.config import ConfigError
 from fmjax.optim import paths
 from fmjax.step import Sums
@@ -142,9 +142,7 @@ class Report:
         last = lambda line: start if "lr" in line else min(start, evaluated)  # noqa: E731
         kept = [json.dumps(x) + "\n" for x in lines if x["step"] <= last(x)]
         replace(self.path, "".join(kept))
-        opened = [_tensorboard(workdir)] if log.tensorboard else []
-        opened += [_wandb(workdir, log.wandb, settings)] if log.wandb else []
-        opened += [_mlflow(log.mlflow, settings)] if log.mlflow else []
+        opened = trackers.start(log, workdir, settings)
         self.trackers = [track for track, _ in opened]
         self.endings = [end for _, end in opened]
         self.file = self.path.open("a", encoding="utf-8")
@@ -288,44 +286,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, help="a run's folder")
     print(write_page(cli.parse(parser, argv).workdir))
     return 0
-
-
-def _package(name: str, setting: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(
-            f"log.{setting} needs {name}: pip install 'fmjax[tracking]'"
-        ) from error
-
-
-def _tensorboard(workdir):
-    writer = _package("tensorboardX", "tensorboard").SummaryWriter(str(workdir))
-
-    def track(step, numbers):
-        for name, value in numbers.items():
-            writer.add_scalar(name, value, step)
-        writer.flush()
-
-    return track, writer.close
-
-
-def _wandb(workdir, project, config):
-    wandb = _package("wandb", "wandb")
-    run = wandb.init(project=project, dir=str(workdir), config=dict(config or {}))
-    return (lambda step, numbers: run.log(dict(numbers), step=step)), run.finish
-
-
-def _mlflow(experiment, config):
-    mlflow = _package("mlflow", "mlflow")
-    mlflow.set_experiment(experiment)
-    mlflow.log_params({key: str(value) for key, value in (config or {}).items()})
-    clean = lambda name: name.replace("/", ".")  # noqa: E731
-
-    def track(step, numbers):
-        mlflow.log_metrics({clean(k): v for k, v in numbers.items()}, step=step)
-
-    return track, mlflow.end_run
 
 
 if __name__ == "__main__":

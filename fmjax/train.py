@@ -100,14 +100,17 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
         host=jax.process_index(),
         hosts=jax.process_count(),
     )
-    train_set = load(parts.data("train").rows, seed=seed)
-    eval_sets = {name: load(parts.data(name).rows, seed=None) for name in watch.splits}
-    sample = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, train_set.at(0)))
+    with config.blaming("data and inputs"):
+        train_set = load(parts.data("train").rows, seed=seed)
+        eval_sets = {s: load(parts.data(s).rows, seed=None) for s in watch.splits}
+        sample = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, train_set.at(0)))
 
     steps = functools.partial(
         config.duration, batch_size=batch_size, examples=train_set.examples
     )
-    total = max(steps(settings["steps"], "steps"), 1)
+    total = steps(settings["steps"], "steps")
+    if total < 1:
+        raise config.ConfigError(f"steps={settings['steps']!r} is no step at all")
     steps = functools.partial(steps, total=total)
     each = {
         "all": total,
@@ -118,11 +121,19 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
 
     one = jax.tree.map(lambda x: x.update(shape=(1, *x.shape[1:])), sample["inputs"])
     init = lambda key: stepping.init(parts.net, one, key)  # noqa: E731
-    params = jax.eval_shape(init, jax.random.key(0))["params"]
+    with config.blaming("model"):
+        params = jax.eval_shape(init, jax.random.key(0))["params"]
     tx, rate, trainable = optimizers.make(params, each["all"], **settings["optim"])
     apply = stepping.pure(parts.net)
     create = functools.partial(stepping.create, init, tx)
     state = jax.eval_shape(create, jax.random.key(seed))
+    measured = jax.eval_shape(
+        functools.partial(stepping.eval_step, apply=apply, objective=parts.objective),
+        state.params,
+        state.extras,
+        sample,
+    )
+    check_watch(watch, measured)
     step = functools.partial(
         stepping.train_step,
         apply=apply,
@@ -279,16 +290,23 @@ def train(
     return result
 
 
+def check_watch(watch: Watch, measured: stepping.Sums) -> None:
+    """Raises ConfigError where the watched metric will not be measured."""
+    terms = [f"{name}_loss" for name in measured["losses"]]
+    names = ["loss", "count", *measured["metrics"], *(terms if len(terms) > 1 else [])]
+    known = [f"{split}/{name}" for split in watch.splits for name in names]
+    if known and watch.metric not in known:
+        hint = config.suggest(watch.metric, known)
+        raise config.ConfigError(f"evaluate.metric={watch.metric!r}: {hint}")
+
+
 def judge(
     watch: Watch, progress: dict, numbers: dict[str, float], step: int
 ) -> tuple[dict, bool]:
     """(new progress, is this the best so far?) from one evaluation's numbers.
 
-    nan is never better. Raises ConfigError where the watched metric is not among them.
+    nan is never better.
     """
-    if watch.metric not in numbers:
-        known = config.suggest(watch.metric, numbers)
-        raise config.ConfigError(f"evaluate.metric={watch.metric!r}: {known}")
     value, best = numbers[watch.metric], progress["best"]
     if value == value and (
         best is None or (value > best if watch.higher else value < best)

@@ -105,6 +105,11 @@ def test_two_processes_are_one_run(tmp_path, params):
         ("--config.batch_sise=3", "did you mean 'batch_size'?"),
         ("--config.parallel.devices=3", "nearest: 15, 18"),
         ("--config.model.classes=7", "10 classes"),
+        ("--config.evaluate.metric=validation/los", "did you mean 'validation/loss'?"),
+        ("--config.data.shape=(2,2,1)", "use fewer channels"),
+        ("--config.accum=0", "1 or more microbatches"),
+        ("--config.optim.freeze=[", "is no pattern"),
+        ("--config.steps=0", "no step at all"),
     ],
 )
 def test_a_wrong_setting_fails_at_start_with_the_remedy(tmp_path, flag, remedy):
