@@ -54,15 +54,11 @@ class Checkpoints:
         if self.best_step() != step:
             weights = {"params": params, "extras": extras}
             items = ocp.args.Composite(weights=ocp.args.StandardSave(weights))
-            self._alone(self.last)
+            # Processes meet at barriers in the order in which saves finish; two at a
+            # time could finish in unlike orders and wait for each other for ever.
+            if jax.process_count() > 1:
+                self.last.wait_until_finished()
             self.best.save(step, args=items, force=True)
-
-    @staticmethod
-    def _alone(other: ocp.CheckpointManager) -> None:
-        # Processes meet at barriers in the order in which saves finish; two at a time
-        # could finish in unlike orders and wait for each other for ever.
-        if jax.process_count() > 1:
-            other.wait_until_finished()
 
     def restore(self, abstract: Any) -> tuple[Any, dict]:
         """(state, progress) of the newest step, on `abstract`'s shapes and shardings.

@@ -174,7 +174,8 @@ def group(
     adamw: Loshchilov & Hutter 2019, adam: Kingma & Ba 2015, sgd: with momentum and L2
     decay, lamb: You et al. 2020, lars: You et al. 2017, adafactor: Shazeer & Stern 2018
     (its decay is not scaled by the rate), lion: Chen et al. 2023, muon: Jordan et al.
-    2024 for matrices, AdamW for the rest. `no_decay` names what is never decayed.
+    2024 for matrices, embeddings among them, and optax's undecayed Adam for the rest.
+    `no_decay` names what is never decayed.
     """
     rate = curve(
         total,

@@ -5,6 +5,7 @@ random from there; a small one is held in memory, still encoded, because a read 
 record costs far more (0.2 ms) than the same record in a read of many (0.01 ms).
 """
 
+import abc
 import contextlib
 import functools
 import hashlib
@@ -40,11 +41,13 @@ class Builder(  # type: ignore[call-arg]
     LICENCE = ""
     CITATION = ""
 
+    @abc.abstractmethod
     def features(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """TFDS features by name."""
 
+    @abc.abstractmethod
     def rows(self) -> tuple[dict[str, Iterable[Row]], dict[str, Any]]:
-        raise NotImplementedError
+        """The splits' rows, and the facts that only the preparation knows."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
