@@ -7,6 +7,8 @@ import jax.numpy as jnp
 
 from fmjax.layers.dropout import drop
 
+IMPLEMENTATIONS = ("xla", "cudnn")
+
 
 def attend(
     query: jax.Array,
@@ -19,6 +21,7 @@ def attend(
     scale: float | None = None,
     dropout: float = 0.0,
     rng: jax.Array | None = None,
+    implementation: str | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al. 2017, eq. 1).
 
@@ -28,14 +31,32 @@ def attend(
     scores, broadcast likewise. causal: query t sees keys 0..t, for T = S only.
     scale: factor on the scores, 1/sqrt(K) where None (T5 has 1).
     dropout: rate on the probabilities, applied where `rng`, a key, is given.
+    implementation: None is the code below, which is the faster on a CPU; 'xla' and
+    'cudnn' (GPU, half precision) are those of `jax.nn.dot_product_attention`, which has
+    no dropout: where it is on, the code below serves.
     Returns [B, T, H, K] in value's dtype; the softmax is in float32. A query which may
     see no key at all gets the mean of the values: finite, for the caller to ignore.
-    Raises ValueError where shapes do not fit together or `mask` is not boolean.
+    Raises ValueError where shapes do not fit together, `mask` is not boolean or there
+    is no such implementation.
     """
     batch, queries, heads, head_width = query.shape
     keys, groups = key.shape[1:3]
     _check(query, key, value, mask, causal)
     scale = head_width**-0.5 if scale is None else scale
+    if implementation not in (None, *IMPLEMENTATIONS):
+        known = ", ".join(IMPLEMENTATIONS)
+        raise ValueError(f"attend: no implementation {implementation!r} ({known})")
+    if implementation is not None and not (rng is not None and dropout):
+        return jax.nn.dot_product_attention(  # type: ignore[call-overload]
+            query,
+            key,
+            value,
+            bias=_four(bias),
+            mask=_four(mask),
+            is_causal=causal,
+            scale=scale,
+            implementation=implementation,
+        )
 
     # Heads go before time: XLA's batched matmuls on CPU want the batch axes in front,
     # and the heads of one group are then one longer run of queries.
@@ -61,6 +82,11 @@ def attend(
     probabilities = probabilities.reshape(batch, groups, -1, keys)
     out = jnp.einsum("bgqs,bgsk->bgqk", probabilities, value)
     return out.reshape(batch, heads, queries, head_width).transpose(0, 2, 1, 3)
+
+
+def _four(x: jax.Array | None) -> jax.Array | None:
+    """With axes of length 1 in front, up to four."""
+    return x if x is None else x.reshape((1,) * (4 - x.ndim) + x.shape)
 
 
 def _check(

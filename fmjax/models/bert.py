@@ -1,6 +1,7 @@
 """BERT (Devlin et al. 2019, https://arxiv.org/abs/1810.04805)."""
 
-# B batch, T tokens, P positions to predict, D width, V vocabulary, C classes
+# B batch, N texts an example, T tokens, P positions to predict, D width, V vocabulary,
+# C classes
 
 import difflib
 from collections.abc import Mapping
@@ -11,16 +12,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
+from fmjax.layers import check
 from fmjax.layers.activation import activation
+from fmjax.layers.dense import dense, layer_norm, truncated_normal
 from fmjax.layers.dropout import Dropout
-from fmjax.layers.transformer import (
-    PostNormBlock,
-    dense,
-    layer_norm,
-    truncated_normal,
-)
+from fmjax.layers.transformer import Block, stack
 
-HEADS = (None, "pretrain", "classify")
+HEADS = (None, "pretrain", "classify", "choose", "tag", "span", "embed")
+POOLED = (None, "pretrain", "classify", "choose")  # what reads the pooler
+GROUPED = ("choose", "embed")  # what may take several texts an example
 
 
 def _size(width: int, depth: int, heads: int) -> dict[str, int]:
@@ -56,8 +56,15 @@ class Model(nn.Module):
         'pretrain': (masked-token logits [B, P, V], next-sentence logits [B, 2] with
             class 0 "is next"), the former through the transposed token embedding;
         'classify': logits [B, C].
+        'choose': logits [B, N] for inputs [B, N, T]: a score for each text (section
+            4.4).
+        'tag': logits [B, T, C] (section 5.3).
+        'span': logits [B, T, 2], start and end of an answer (section 4.2).
+        'embed': [B, N, D] for inputs [B, N, T], or [B, D] for [B, T]: the mean over
+            real tokens, of length 1 (Reimers and Gurevych 2019, section 3).
     Logits are float32 whatever `dtype` is. An id outside its table gives nan.
-    The encoder's parameters have the same paths under every head.
+    The encoder's parameters have the same paths under every head; the pooler is there
+    for None, 'pretrain', 'classify' and 'choose'.
 
     Raises ValueError, when traced, where T exceeds max_length, shapes or dtypes differ
     from the above, or a field has no meaning.
@@ -77,14 +84,19 @@ class Model(nn.Module):
     eps: float = 1e-12
     head: str | None = None
     classes: int | None = None
+    scan: bool = False  # these two as in `layers.transformer.stack`
+    remat: str | None = None
+    implementation: str | None = None  # as in `layers.attend.attend`
     dtype: Dtype = "float32"
 
     @nn.compact
     def __call__(self, inputs: Mapping[str, jax.Array], *, train: bool = False) -> Any:
         self._check(inputs)
+        several = inputs["tokens"].shape[:-1]
+        if len(several) == 2:
+            inputs = {k: x.reshape(-1, x.shape[-1]) for k, x in inputs.items()}
         tokens, mask = inputs["tokens"], inputs.get("mask")
-        if mask is not None:
-            mask = mask[:, None, None, :]
+        attended = None if mask is None else mask[:, None, None, :]
 
         embed = Embed(
             vocab_size=self.vocab_size,
@@ -97,20 +109,38 @@ class Model(nn.Module):
             name="embed",
         )
         x = embed(tokens, inputs.get("types"), train=train)
-        for i in range(self.depth):
-            block = PostNormBlock(
-                heads=self.heads,
-                mlp_width=self.mlp_width,
+        blocks = [
+            Block(
+                self.heads,
+                self.mlp_width,
                 activation=self.activation,
                 dropout=self.dropout,
                 attention_dropout=self.attention_dropout,
+                implementation=self.implementation,
                 eps=self.eps,
                 dtype=self.dtype,
                 name=f"layer{i}",
             )
-            x = block(x, mask=mask, train=train)
-        pooled = jnp.tanh(dense(self.width, self.dtype, "pooler")(x[:, 0]))
+            for i in range(self.depth)
+        ]
+        drops = train and (self.dropout or self.attention_dropout)
+        rng = self.make_rng("dropout") if drops else None
+        x = stack(blocks, x, rng=rng, scan=self.scan, remat=self.remat, mask=attended)
+        return self._head(x, embed, inputs, several, train)
 
+    def _head(
+        self,
+        x: jax.Array,
+        embed: "Embed",
+        inputs: Mapping[str, jax.Array],
+        several: tuple[int, ...],
+        train: bool,
+    ) -> Any:
+        rate = self.dropout if self.head_dropout is None else self.head_dropout
+        dropout = Dropout(rate)
+        pooled = x[:, 0]
+        if self.head in POOLED:
+            pooled = jnp.tanh(dense(self.width, self.dtype, "pooler")(pooled))
         match self.head:
             case "pretrain":
                 if "positions" in inputs:
@@ -119,10 +149,19 @@ class Model(nn.Module):
                 nsp = dense(2, "float32", "nsp")
                 return mlm(x, embed.tokens.embedding), nsp(pooled)
             case "classify":
-                assert self.classes is not None
-                rate = self.dropout if self.head_dropout is None else self.head_dropout
-                pooled = Dropout(rate)(pooled, train=train)
-                return dense(self.classes, "float32", "classify")(pooled)
+                pooled = dropout(pooled, train=train)
+                return dense(self.classes or 0, "float32", "classify")(pooled)
+            case "choose":
+                pooled = dropout(pooled, train=train)
+                return dense(1, "float32", "choose")(pooled).reshape(several)
+            case "tag":
+                x = dropout(x, train=train)
+                return dense(self.classes or 0, "float32", "tag")(x)
+            case "span":
+                return dense(2, "float32", "span")(x)
+            case "embed":
+                mean = _mean(x.astype("float32"), inputs.get("mask"))
+                return mean.reshape(*several, self.width)
             case _:
                 return x, pooled
 
@@ -132,29 +171,17 @@ class Model(nn.Module):
             hint = f"; did you mean {near[0]!r}?" if near else ""
             known = ", ".join(map(repr, HEADS))
             raise ValueError(f"unknown head {self.head!r}{hint} (known: {known})")
-        if self.head == "classify" and (self.classes is None or self.classes < 1):
+        if self.head in ("classify", "tag") and not (self.classes or 0) > 0:
             raise ValueError(
-                f"head 'classify' needs classes, 1 or more; got {self.classes}"
+                f"head {self.head!r} needs classes, 1 or more; got {self.classes}"
             )
-        shape = inputs["tokens"].shape
-        if len(shape) != 2:
-            raise ValueError(f"tokens must be [B, T], got shape {shape}")
-        if not jnp.issubdtype(inputs["tokens"].dtype, jnp.integer):
-            raise ValueError(f"tokens must be integers, got {inputs['tokens'].dtype}")
-        if not 1 <= shape[1] <= self.max_length:
-            raise ValueError(
-                f"tokens are {shape[1]} long, but the model has positions for 1 to "
-                f"{self.max_length}; truncate them or raise max_length"
-            )
-        for name in ("types", "mask"):
-            if name in inputs and inputs[name].shape != shape:
-                raise ValueError(
-                    f"{name} has shape {inputs[name].shape}, tokens have {shape}"
-                )
-        if "mask" in inputs and inputs["mask"].dtype != jnp.bool_:
-            raise ValueError(
-                f"mask must be bool, True for a real token; got {inputs['mask'].dtype}"
-            )
+        check.tokens(
+            inputs["tokens"],
+            self.max_length,
+            ranks=(2, 3) if self.head in GROUPED else (2,),
+            types=inputs.get("types"),
+            mask=inputs.get("mask"),
+        )
 
 
 class Embed(nn.Module):
@@ -187,6 +214,14 @@ class Embed(nn.Module):
         x = self.tokens(tokens) + self.segments(types)
         x += self.positions(jnp.arange(tokens.shape[1]))
         return self.drop(self.norm(x), train=train)
+
+
+def _mean(x: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """The mean of x [B, T, D] over what is in mask [B, T], of length 1: [B, D]."""
+    weight = jnp.ones(x.shape[:2]) if mask is None else mask.astype(x.dtype)
+    # As the reference does: a text without tokens gives zeros and not nan.
+    mean = (x * weight[:, :, None]).sum(1) / weight.sum(1).clip(1e-9)[:, None]
+    return mean / jnp.sqrt((mean**2).sum(-1, keepdims=True)).clip(1e-12)
 
 
 class MaskedTokens(nn.Module):

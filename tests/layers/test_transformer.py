@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fmjax.layers.activation import ACTIVATIONS, activation
-from fmjax.layers.transformer import MLP, Attention, PostNormBlock
+from fmjax.layers.attention import Attention
+from fmjax.layers.transformer import MLP, Block
 
 
 def shapes(net, *inputs):
@@ -42,21 +43,20 @@ def test_initial_kernels_are_a_truncated_normal():
 
 
 def test_block_is_post_norm():
-    net = PostNormBlock(heads=2, mlp_width=12)
+    net = Block(heads=2, mlp_width=12)
     x = jax.random.normal(jax.random.key(1), (2, 3, 8))
-    out = net.apply(jax.jit(net.init)(jax.random.key(0), x), x)
+    out, _ = net.apply(jax.jit(net.init)(jax.random.key(0), x), x)
     np.testing.assert_allclose(out.mean(-1), np.zeros((2, 3)), atol=1e-6)
     np.testing.assert_allclose(out.std(-1), np.ones((2, 3)), rtol=1e-5)
 
 
 def test_block_drops_by_key_and_only_in_training():
-    net = PostNormBlock(heads=2, mlp_width=12, dropout=0.3, attention_dropout=0.3)
+    net = Block(heads=2, mlp_width=12, dropout=0.3, attention_dropout=0.3)
     x = jax.random.normal(jax.random.key(1), (2, 3, 8))
     variables = jax.jit(net.init)(jax.random.key(0), x)
 
     def loss(variables, seed):
-        rngs = {"dropout": jax.random.key(seed)}
-        return (net.apply(variables, x, train=True, rngs=rngs) ** 3).sum()
+        return (net.apply(variables, x, rng=jax.random.key(seed))[0] ** 3).sum()
 
     grad = jax.jit(jax.grad(loss))
     first, again, other = (grad(variables, seed) for seed in (1, 1, 2))
@@ -65,21 +65,19 @@ def test_block_drops_by_key_and_only_in_training():
     assert (first["params"]["mlp"]["up"]["kernel"] != 0).any()
     unequal = jax.tree.map(lambda a, b: bool((a != b).any()), first, other)
     assert any(jax.tree.leaves(unequal))
-    plain = PostNormBlock(heads=2, mlp_width=12)
-    np.testing.assert_array_equal(net.apply(variables, x), plain.apply(variables, x))
+    plain = Block(heads=2, mlp_width=12)
+    np.testing.assert_array_equal(
+        net.apply(variables, x)[0], plain.apply(variables, x)[0]
+    )
 
 
 @pytest.mark.parametrize("rates", [(0.5, 0.0), (0.0, 0.5)])
 def test_both_kinds_of_dropout_do_something(rates):
-    net = PostNormBlock(
-        heads=2, mlp_width=12, dropout=rates[0], attention_dropout=rates[1]
-    )
+    net = Block(heads=2, mlp_width=12, dropout=rates[0], attention_dropout=rates[1])
     x = jax.random.normal(jax.random.key(1), (2, 6, 8)) * 50
     variables = jax.jit(net.init)(jax.random.key(0), x)
-    rngs = {"dropout": jax.random.key(2)}
-    assert (
-        net.apply(variables, x, train=True, rngs=rngs) != net.apply(variables, x)
-    ).any()
+    dropped, _ = net.apply(variables, x, rng=jax.random.key(2))
+    assert (dropped != net.apply(variables, x)[0]).any()
 
 
 # Values at x = 1 from the definitions, in double precision.

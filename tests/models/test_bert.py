@@ -154,7 +154,7 @@ def test_bfloat16_computes_on_float32_parameters():
     seen = jax.eval_shape(
         lambda: net.apply(variables, inputs, capture_intermediates=True)[1]
     )
-    assert seen["intermediates"]["layer1"]["__call__"][0].dtype == jnp.bfloat16
+    assert seen["intermediates"]["layer1"]["__call__"][0][0].dtype == jnp.bfloat16
     for a, b in zip(
         run(net, variables, inputs), run(exact, variables, inputs), strict=True
     ):

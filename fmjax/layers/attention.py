@@ -1,0 +1,137 @@
+"""Multi-head attention as a linen module, with an explicit cache for decoding.
+
+Parameters are float32 always; `dtype` is what is computed in.
+"""
+
+# B batch, T queries, S keys, L cache slots, D width, H heads, G key-value heads,
+# K head width
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype, Initializer
+
+from fmjax.layers.attend import attend
+from fmjax.layers.dense import dense, truncated_normal
+
+Cache = dict[str, jax.Array]  # 'key' and 'value', both [B, L, G, K]
+
+
+class Attention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017, section 3.2.2).
+
+    Kernels are plain matrices, [D, H * K] for query, key and value, [H * K, D] for out.
+    head_width None is D / heads; kv_heads None is heads (fewer: grouped queries).
+    query_init, out_init: None for `kernel_init`. implementation: as in `attend`.
+    """
+
+    heads: int
+    head_width: int | None = None
+    kv_heads: int | None = None
+    use_bias: bool = True
+    scale: float | None = None
+    dropout: float = 0.0
+    implementation: str | None = None
+    kernel_init: Initializer = truncated_normal
+    query_init: Initializer | None = None
+    out_init: Initializer | None = None
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        source: jax.Array | Cache | None = None,
+        *,
+        mask: jax.Array | None = None,
+        bias: jax.Array | None = None,
+        causal: bool = False,
+        cache: Cache | None = None,
+        index: jax.Array | int = 0,
+        rng: jax.Array | None = None,
+    ) -> tuple[jax.Array, Cache]:
+        """x: [B, T, D] to ([B, T, D], the keys and values that were attended to).
+
+        source: None for x itself, [B, S, D], or the keys and values that an earlier
+            call returned for it.
+        cache: with source None: the new keys and values are written to slots index ..
+            index + T - 1 of a copy of it, and all its slots are attended to as far as
+            `mask` lets them.
+        mask, bias, causal: as in `attend`. rng: a key where dropout is on.
+        Raises ValueError where D does not divide by heads and no head_width is given.
+        """
+        width = x.shape[-1]
+        if self.head_width is None and width % self.heads:
+            raise ValueError(
+                f"width {width} does not divide by {self.heads} heads; heads that fit: "
+                f"{_divisors(width)}"
+            )
+        head_width = self.head_width or width // self.heads
+        kv_heads = self.kv_heads or self.heads
+
+        def project(y: jax.Array, heads: int, name: str) -> jax.Array:
+            init = self.query_init if name == "query" else None
+            y = dense(
+                heads * head_width,
+                self.dtype,
+                name,
+                use_bias=self.use_bias,
+                kernel_init=init or self.kernel_init,
+            )(y)
+            return y.reshape(*y.shape[:2], heads, head_width)
+
+        query = project(x, self.heads, "query")
+        if isinstance(source, dict):
+            kept = source
+        else:
+            source = x if source is None else source
+            kept = {n: project(source, kv_heads, n) for n in ("key", "value")}
+        if cache is not None:
+            kept = {
+                name: jax.lax.dynamic_update_slice_in_dim(
+                    cache[name], new.astype(cache[name].dtype), index, axis=1
+                )
+                for name, new in kept.items()
+            }
+        out = attend(
+            query,
+            kept["key"],
+            kept["value"],
+            mask=mask,
+            bias=bias,
+            causal=causal,
+            scale=self.scale,
+            dropout=self.dropout if rng is not None else 0.0,
+            rng=rng,
+            implementation=self.implementation,
+        )
+        out = out.reshape(*out.shape[:2], -1)
+        init = self.out_init or self.kernel_init
+        out = dense(width, self.dtype, "out", use_bias=self.use_bias, kernel_init=init)(
+            out
+        )
+        return out, kept
+
+
+def empty(
+    batch: int, length: int, heads: int, head_width: int, dtype: Dtype = "float32"
+) -> Cache:
+    """A cache of `length` empty slots: zeros [batch, length, heads, head_width]."""
+    # Two arrays and not one twice, so that both can be given away to a compiled step.
+    shape = (batch, length, heads, head_width)
+    return {"key": jnp.zeros(shape, dtype), "value": jnp.zeros(shape, dtype)}
+
+
+def visible(mask: jax.Array, index: jax.Array | int, queries: int) -> jax.Array:
+    """Which cache slots queries at slots index .. index + queries - 1 may see.
+
+    mask: bool [B, L], False for slots that hold padding. Returns bool [B, 1, T, L]:
+    those at or before the query's own slot and in the mask.
+    """
+    slots = jnp.arange(mask.shape[1])
+    before = slots[None, :] <= (index + jnp.arange(queries))[:, None]
+    return (before[None] & mask[:, None, :])[:, None]
+
+
+def _divisors(n: int) -> str:
+    return ", ".join(str(i) for i in range(1, n + 1) if n % i == 0 and i <= 128)
