@@ -7,7 +7,7 @@ import re
 import pytest
 
 from fmjax import cli, config
-from fmjax.models import bert, cnn
+from fmjax.models import bert, cnn, gpt, t5, transformer
 from tests import runs
 
 ENGLISH = (runs.ROOT / "README.md").read_text("utf-8")
@@ -56,8 +56,9 @@ def test_the_tables_name_everything_there_is():
             shared = kind == "metrics" and file.stem in ("bootstrap", "calibration")
             if file.stem != "__init__" and not shared:
                 assert f"`{file.stem}`" in ENGLISH, file
-    for size in (*bert.SIZES, *cnn.SIZES):
-        assert re.search(rf"[ (]{size}[,)]", ENGLISH), size
+    for module in (bert, cnn, gpt, t5, transformer):
+        for size in module.SIZES:
+            assert re.search(rf"[ (]{re.escape(size)}[,)]", ENGLISH), size
     for name in runs.CONFIGS:
         assert f"({name})" in ENGLISH
 

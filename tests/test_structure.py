@@ -133,7 +133,7 @@ class TestArrows:
             "inside a function"
         )
 
-    @pytest.mark.parametrize("name", ["bert", "cnn"])
+    @pytest.mark.parametrize("name", ["bert", "cnn", "gpt", "t5", "transformer"])
     def test_importing_a_model_is_light(self, name):
         code = f"import sys, fmjax.models.{name}; print(*sys.modules)"
         done = subprocess.run(
