@@ -1,70 +1,24 @@
-"""WordPiece vocabularies: trained the same way every time, or read from a file.
+"""Tokenizers from files, or learnt once from a corpus; special tokens by role."""
 
-BERT's normaliser and pre-tokenizer (Devlin et al. 2018), by the `tokenizers` library.
-"""
-
-import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, processors
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.trainers import WordPieceTrainer
+from tokenizers import Tokenizer
 
-from fmjax.data import cache, source, weights
+from fmjax.data import cache, source, vocabulary, weights
+from fmjax.data.vocabulary import SPECIALS
 
-SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_ALPHABET = 1000  # rarer characters become [UNK]
-_RECIPE = 1  # counts up when the same texts would give another vocabulary
-
-
-def train_wordpiece(
-    texts: Iterable[str], vocab_size: int, path: Path, cased: bool = True
-) -> Tokenizer:
-    """Train a WordPiece vocabulary on texts and save it as a tokenizer.json at `path`.
-
-    The specials are [PAD]=0, [UNK]=1, [CLS]=2, [SEP]=3, [MASK]=4. The same texts give
-    the same file, in any process. The vocabulary is smaller than `vocab_size` where
-    the texts have no more pieces that occur twice.
-
-    Raises ValueError where there are no words, or more characters than places.
-    """
-    texts = list(texts)
-    base = _assemble({s: i for i, s in enumerate(SPECIALS)}, cased)
-    first, later = _characters(texts, base)
-    counts = first + later
-    alphabet = sorted(counts, key=lambda c: (-counts[c], c))[:_ALPHABET]
-    if not alphabet:
-        raise ValueError("no words to train a vocabulary on: the texts are empty")
-    # The library numbers the inner characters (##x) in the order of a hash table, which
-    # differs from run to run and decides ties. Given as specials, they are numbered
-    # here.
-    inner = [f"##{c}" for c in sorted(alphabet) if later[c]]
-    base.train_from_iterator(
-        texts,
-        WordPieceTrainer(
-            vocab_size=vocab_size,
-            min_frequency=2,
-            show_progress=False,
-            special_tokens=[*SPECIALS, *inner],
-            initial_alphabet=sorted(alphabet),
-            limit_alphabet=len(alphabet),
-        ),
-    )
-    pieces = sorted(base.get_vocab().items(), key=lambda item: item[1])
-    vocab = {piece: i for i, (piece, _) in enumerate(pieces)}
-    if len(vocab) > vocab_size:
-        raise ValueError(
-            f"vocab_size {vocab_size:,} is less than the {len(vocab):,} specials and "
-            f"single characters of the corpus; ask for {len(vocab) * 2:,} or more"
-        )
-    tokenizer = _assemble(vocab, cased)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(path))
-    return tokenizer
+ROLES = {  # what a special token is for, and the names it goes by
+    "pad": ("[PAD]", "<pad>"),
+    "unknown": ("[UNK]", "<unk>"),
+    "cls": ("[CLS]", "<s>"),
+    "sep": ("[SEP]", "</s>"),
+    "mask": ("[MASK]", "<mask>"),
+    "end": ("</s>", "[SEP]", vocabulary.DOCUMENT),
+    "document": (vocabulary.DOCUMENT, "</s>", "[SEP]"),
+}
 
 
 def load(path: str | Path) -> Tokenizer:
@@ -98,14 +52,13 @@ def load(path: str | Path) -> Tokenizer:
         vocab = {piece: i for i, piece in enumerate(pieces)}
         _check_specials(vocab, file)
         cased = any(p != p.lower() for p in pieces if p not in SPECIALS)
-        return _assemble(vocab, cased)
+        return vocabulary.wordpiece(vocab, cased)
     try:
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises no narrower type
         raise ValueError(
             f"{file} is not a tokenizer.json of the tokenizers library: {error}"
         ) from error
-    _check_specials(tokenizer.get_vocab(), file)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
@@ -115,13 +68,15 @@ def get(
     *,
     path: str | Path | None = None,
     corpus: Mapping[str, Any] | None = None,
+    kind: str = "wordpiece",
     vocab_size: int | None = None,
     cased: bool = True,
 ) -> Tokenizer:
-    """A tokenizer from a file, or trained once on a corpus and kept in home().
+    """A tokenizer from a file, or learnt once from a corpus and kept in home().
 
     path: see `load`. corpus: {'name': a source, and its fields}; its training split's
-    `text` (and `text2`) is learned from, `vocab_size` pieces at most.
+    texts (`text`, `text2`, `source`, `target`, and `words` with spaces between them)
+    are learnt from. kind, vocab_size, cased: see `vocabulary.train`.
     """
     if (path is None) == (corpus is None):
         raise ValueError(
@@ -133,12 +88,30 @@ def get(
         raise ValueError("a tokenizer trained on a corpus needs vocab_size, e.g. 8000")
     assert corpus is not None
     found = source.read(corpus, "train")
-    key = cache.digest(
-        "wordpiece", _RECIPE, found.facts["fingerprint"], vocab_size, cased
-    )
+    recipe = vocabulary.RECIPES.get(kind)
+    key = cache.digest(kind, recipe, found.facts["fingerprint"], vocab_size, cased)
     target = cache.home() / "tokenizers" / f"{key[:24]}.json"
-    make = functools.partial(_train_on, found.rows, vocab_size, cased)
+
+    def make(path: Path) -> None:
+        texts = texts_of(found.rows)
+        vocabulary.train(kind, texts, vocab_size, path, cased=cased)
+
     return load(cache.once(target, make))
+
+
+def texts_of(rows: Any) -> Iterator[str]:
+    """All texts of a source's rows. Raises ValueError for a row that has none."""
+    for i in range(len(rows)):
+        row = rows[i]
+        found = [row[n] for n in ("text", "text2", "source", "target") if row.get(n)]
+        if row.get("words"):
+            found.append(" ".join(row["words"]))
+        if not found:
+            raise ValueError(
+                f"the corpus has no text field, only {', '.join(row)}: a vocabulary "
+                "needs a source of text"
+            )
+        yield from found
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:
@@ -146,28 +119,67 @@ def fingerprint(tokenizer: Tokenizer) -> str:
     return cache.digest(tokenizer.to_str())
 
 
-def special(tokenizer: Tokenizer, name: str) -> int:
-    """The id of a special token such as '[MASK]'. Raises ValueError if it has none."""
-    number = tokenizer.token_to_id(name)
-    if number is None:
-        raise ValueError(f"the tokenizer has no {name}; BERT inputs need {_LIST}")
-    return int(number)
+def role(tokenizer: Tokenizer, name: str) -> int:
+    """The id of the special token for a role, a key of ROLES.
+
+    Raises ValueError where the vocabulary has none, naming the roles that it has.
+    """
+    found = _roles(tokenizer)
+    if name not in found:
+        there = ", ".join(found) or "none"
+        raise ValueError(
+            f"the tokenizer has no token for {name} ({' or '.join(ROLES[name])}); it "
+            f"has: {there}. Use a tokenizer of the kind that these inputs are for"
+        )
+    return found[name]
 
 
-_LIST = ", ".join(SPECIALS)
+def sentinels(tokenizer: Tokenizer) -> list[int]:
+    """Ids of <extra_id_0>, <extra_id_1>, ... as far as they go (T5, section 3.1.4).
+
+    Raises ValueError where there are none.
+    """
+    found: list[int] = []
+    while (number := tokenizer.token_to_id(f"<extra_id_{len(found)}>")) is not None:
+        found.append(number)
+    if not found:
+        raise ValueError(
+            "the tokenizer has no <extra_id_0>; use T5's, or kind='unigram'"
+        )
+    return found
 
 
-def _train_on(rows: Any, vocab_size: int, cased: bool, path: Path) -> None:
-    texts = []
-    for i in range(len(rows)):
-        row = rows[i]
-        if "text" not in row:
-            raise ValueError(
-                f"the corpus has no text field, only {', '.join(row)}: a vocabulary "
-                "needs a source of text"
-            )
-        texts += [row[name] for name in ("text", "text2") if row.get(name)]
-    train_wordpiece(texts, vocab_size, path, cased)
+def encode(tokenizer: Tokenizer, row: Mapping[str, Any], name: str) -> list[int]:
+    """The ids of a row's text field, without specials.
+
+    Raises ValueError, naming the row, where it is no text or an empty one.
+    """
+    text = row.get(name)
+    if not isinstance(text, str) or not text.strip():
+        shown = f"is {text!r}"[:80] if name in row else "is missing"
+        raise ValueError(
+            f"row {row.get('id', '(no id)')}: `{name}` {shown}; it must be a text "
+            "with at least one character. Leave such rows out (own data: "
+            "bad_rows='skip')"
+        )
+    try:
+        found: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    except TypeError as error:  # what the library says of half a surrogate pair
+        raise ValueError(
+            f"row {row.get('id', '(no id)')}: `{name}` holds half of a surrogate pair, "
+            "which is no character; repair the text"
+        ) from error
+    return found
+
+
+def _roles(tokenizer: Tokenizer) -> dict[str, int]:
+    found = {}
+    for name, spellings in ROLES.items():
+        numbers = (tokenizer.token_to_id(spelling) for spelling in spellings)
+        first = next((n for n in numbers if n is not None), None)
+        if first is not None:
+            found[name] = first
+    return found
 
 
 def _check_specials(vocab: Mapping[str, int], file: Path) -> None:
@@ -175,34 +187,5 @@ def _check_specials(vocab: Mapping[str, int], file: Path) -> None:
     if missing:
         raise ValueError(
             f"{file} lacks the special tokens {', '.join(missing)}; a BERT vocabulary "
-            f"has {_LIST}"
+            f"has {', '.join(SPECIALS)}"
         )
-
-
-def _characters(texts: list[str], base: Tokenizer) -> tuple[Counter, Counter]:
-    """How often each character starts a word, and how often it comes later in one."""
-    words: Counter[str] = Counter()
-    for text in texts:
-        clean = base.normalizer.normalize_str(text)
-        words.update(w for w, _ in base.pre_tokenizer.pre_tokenize_str(clean))
-    first: Counter[str] = Counter()
-    later: Counter[str] = Counter()
-    for word, count in words.items():
-        first[word[0]] += count
-        for character in word[1:]:
-            later[character] += count
-    return first, later
-
-
-def _assemble(vocab: dict[str, int], cased: bool) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(vocab=vocab, unk_token="[UNK]"))
-    tokenizer.normalizer = BertNormalizer(lowercase=not cased)
-    tokenizer.pre_tokenizer = BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.add_special_tokens(list(SPECIALS))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", vocab["[CLS]"]), ("[SEP]", vocab["[SEP]"])],
-    )
-    return tokenizer

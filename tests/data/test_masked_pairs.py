@@ -29,8 +29,8 @@ def examples(rows, words, **fields):
 
 
 def test_statistics_80_10_10_of_15_percent(rows, words):
-    mask_id = tokenizer.special(words, "[MASK]")
-    specials = [tokenizer.special(words, name) for name in tokenizer.SPECIALS]
+    mask_id = tokenizer.role(words, "mask")
+    specials = [words.token_to_id(name) for name in tokenizer.SPECIALS]
     counts = np.zeros(3)
     asked = 0
     seen_random = set()

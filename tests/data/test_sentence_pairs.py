@@ -54,7 +54,7 @@ def test_sentences_lose_nothing_but_white_space():
 
 
 def test_windows_are_well_formed(windows, words):
-    cls, sep, pad = (tokenizer.special(words, n) for n in ("[CLS]", "[SEP]", "[PAD]"))
+    cls, sep, pad = (tokenizer.role(words, n) for n in ("cls", "sep", "pad"))
     for i in range(len(windows.rows)):
         row = windows.rows[i]
         tokens, types, length = row["tokens"], row["types"], row["length"]

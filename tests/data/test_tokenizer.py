@@ -1,12 +1,13 @@
-"""WordPiece: the same file in every process, and clear words about a wrong one."""
+"""Tokenizers: the same file in every process, and clear words about a wrong one."""
 
+import functools
 import json
 import subprocess
 import sys
 
 import pytest
 
-from fmjax.data import cache, source, tokenizer
+from fmjax.data import cache, source, tokenizer, vocabulary
 
 TEXTS = [
     source.read({"name": "synthetic_text", "classes": 4}, "train").rows[i]["text"]
@@ -14,13 +15,16 @@ TEXTS = [
 ] + ["naïve café 東京 U.S. don't ##odd", "ÀÉ ñ ö ü ß ø å"]
 
 
+train = functools.partial(vocabulary.train, "wordpiece")
+
+
 @pytest.fixture
 def trained(tmp_path):
-    return tokenizer.train_wordpiece(TEXTS, 300, tmp_path / "t.json")
+    return vocabulary.train("wordpiece", TEXTS, 300, tmp_path / "t.json")
 
 
 def test_specials_come_first(trained):
-    assert [trained.id_to_token(i) for i in range(5)] == list(tokenizer.SPECIALS)
+    assert [trained.id_to_token(i) for i in range(5)] == list(vocabulary.SPECIALS)
     assert trained.get_vocab_size() <= 300
     encoded = trained.encode("The bright lamp [MASK] near", "the lake")
     assert encoded.tokens[0] == "[CLS]"
@@ -36,28 +40,30 @@ def test_text_that_looks_like_an_inner_piece_is_plain_text(trained):
 
 
 def test_case_counts_or_not(tmp_path):
-    cased = tokenizer.train_wordpiece(TEXTS, 300, tmp_path / "a.json", cased=True)
-    uncased = tokenizer.train_wordpiece(TEXTS, 300, tmp_path / "b.json", cased=False)
+    cased = train(TEXTS, 300, tmp_path / "a.json", cased=True)
+    uncased = train(TEXTS, 300, tmp_path / "b.json", cased=False)
     assert cased.encode("The").ids != cased.encode("the").ids
     assert uncased.encode("The").ids == uncased.encode("the").ids
     assert uncased.encode("café").ids == uncased.encode("cafe").ids
 
 
-def test_training_is_the_same_in_every_process(tmp_path):
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+def test_training_is_the_same_in_every_process(tmp_path, kind):
     corpus = tmp_path / "texts.json"
     corpus.write_text(json.dumps(TEXTS))
     code = (
-        "import json, pathlib, sys; from fmjax.data import tokenizer;"
+        "import json, pathlib, sys; from fmjax.data import vocabulary;"
         "texts = json.loads(pathlib.Path(sys.argv[1]).read_text());"
-        "tokenizer.train_wordpiece(texts, int(sys.argv[3]), pathlib.Path(sys.argv[2]))"
+        "vocabulary.train(sys.argv[4], texts, int(sys.argv[3]), "
+        "pathlib.Path(sys.argv[2]))"
     )
     # Sizes that end inside a run of pieces of equal count, where ties decide.
-    for size in (150, 190):
+    for size in {"wordpiece": (150, 190), "bpe": (330,), "unigram": (230,)}[kind]:
         shas = set()
         for i in range(3):
             out = tmp_path / f"{size}-{i}.json"
             subprocess.run(
-                [sys.executable, "-c", code, str(corpus), str(out), str(size)],
+                [sys.executable, "-c", code, str(corpus), str(out), str(size), kind],
                 check=True,
             )
             shas.add(cache.sha256(out))
@@ -66,9 +72,9 @@ def test_training_is_the_same_in_every_process(tmp_path):
 
 def test_training_says_what_it_cannot(tmp_path):
     with pytest.raises(ValueError, match=r"vocab_size 20 is less than the .* ask for"):
-        tokenizer.train_wordpiece(TEXTS, 20, tmp_path / "t.json")
+        train(TEXTS, 20, tmp_path / "t.json")
     with pytest.raises(ValueError, match=r"texts are empty"):
-        tokenizer.train_wordpiece(["", " "], 100, tmp_path / "t.json")
+        train(["", " "], 100, tmp_path / "t.json")
     assert not (tmp_path / "t.json").exists()
 
 
@@ -109,7 +115,7 @@ def test_load_from_each_kind_of_file(trained, tmp_path):
 
 
 def test_a_vocab_without_capitals_is_uncased(tmp_path):
-    pieces = [*tokenizer.SPECIALS, "the", "lamp"]
+    pieces = [*vocabulary.SPECIALS, "the", "lamp"]
     (tmp_path / "vocab.txt").write_text("\r\n".join(pieces))
     found = tokenizer.load(tmp_path / "vocab.txt")
     assert found.encode("THE Lamp", add_special_tokens=False).ids == [5, 6]
@@ -128,6 +134,64 @@ def test_load_names_what_is_wrong(tmp_path):
     vocab.write_text("[PAD]\n[UNK]\n[CLS]\nthe\n")
     with pytest.raises(ValueError, match=r"lacks the special tokens \[SEP\], \[MASK\]"):
         tokenizer.load(vocab)
-    vocab.write_text("\n".join([*tokenizer.SPECIALS, "the", "the"]))
+    vocab.write_text("\n".join([*vocabulary.SPECIALS, "the", "the"]))
     with pytest.raises(ValueError, match=r"'the' has two lines"):
         tokenizer.load(vocab)
+
+
+def test_a_json_of_another_family_loads_and_says_its_roles(tmp_path):
+    found = vocabulary.train("bpe", TEXTS, 300, tmp_path / "t.json")
+    assert tokenizer.load(tmp_path / "t.json").to_str() == found.to_str()
+    assert tokenizer.role(found, "document") == tokenizer.role(found, "end") == 0
+    with pytest.raises(ValueError, match=r"no token for pad .* it has: end, document"):
+        tokenizer.role(found, "pad")
+    with pytest.raises(ValueError, match=r"no <extra_id_0>; use T5's"):
+        tokenizer.sentinels(found)
+
+
+@pytest.mark.parametrize("cased", [True, False])
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "characters"])
+def test_text_comes_back(kind, cased, tmp_path):
+    found = vocabulary.train(kind, TEXTS, 400, tmp_path / "t.json", cased=cased)
+    assert found.get_vocab_size() <= 400
+    for text in (TEXTS[0], "naïve café 東京 U.S."):
+        text = text if cased else text.lower()
+        assert found.decode(found.encode(text, add_special_tokens=False).ids) == text
+
+
+def test_bytes_have_no_unknowns(tmp_path):
+    found = vocabulary.train("bpe", TEXTS, 300, tmp_path / "t.json")
+    text = "ψ never seen 🎈\n\ttabs"
+    assert found.decode(found.encode(text).ids) == text
+
+
+def test_unigram_has_t5s_specials(tmp_path):
+    found = vocabulary.train("unigram", TEXTS, 300, tmp_path / "t.json")
+    roles = [tokenizer.role(found, name) for name in ("pad", "end", "unknown")]
+    assert roles == [0, 1, 2]
+    sentinels = tokenizer.sentinels(found)
+    last = found.get_vocab_size() - 1
+    assert sentinels == list(range(last, last - 100, -1))
+    assert found.encode("ψ", add_special_tokens=False).ids[-1] == 2
+
+
+def test_the_rarest_characters_are_unknown(tmp_path):
+    found = vocabulary.train(
+        "characters", ["aab", "abc", "a\nb"], 5, tmp_path / "t.json"
+    )
+    assert found.encode("abc\n").ids == [3, 4, 2, 2]
+
+
+def test_an_unknown_kind_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"tokenizer.kind='words'; it is wordpiece"):
+        vocabulary.train("words", TEXTS, 300, tmp_path / "t.json")
+
+
+def test_encode_names_the_row():
+    found = vocabulary.wordpiece(
+        {s: i for i, s in enumerate(vocabulary.SPECIALS)}, True
+    )
+    with pytest.raises(ValueError, match=r"row 7: `text` holds half of a surrogate"):
+        tokenizer.encode(found, {"id": 7, "text": "a\ud800"}, "text")
+    with pytest.raises(ValueError, match=r"row 7: `text` is '  '"):
+        tokenizer.encode(found, {"id": 7, "text": "  "}, "text")

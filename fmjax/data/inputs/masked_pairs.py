@@ -8,7 +8,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from fmjax.data.source import Row
-from fmjax.data.tokenizer import SPECIALS, special
+from fmjax.data.tokenizer import role
 
 
 def make(
@@ -32,10 +32,11 @@ def make(
             f"predictions={predictions}, rate={rate}: need predictions of 1 or more "
             "and a rate in (0, 1]"
         )
-    mask_id = special(tokenizer, "[MASK]")
+    mask_id = role(tokenizer, "mask")
     plain = np.ones(tokenizer.get_vocab_size(), bool)
-    plain[[special(tokenizer, name) for name in SPECIALS]] = False
-    unknown = special(tokenizer, "[UNK]")
+    specials = ("pad", "unknown", "cls", "sep", "mask")
+    plain[[role(tokenizer, name) for name in specials]] = False
+    unknown = role(tokenizer, "unknown")
     ordinary = np.flatnonzero(plain).astype(np.int32)
     if not len(ordinary):
         raise ValueError("the vocabulary has nothing but special tokens")

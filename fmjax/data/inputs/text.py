@@ -7,7 +7,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from fmjax.data.source import Row
-from fmjax.data.tokenizer import special
+from fmjax.data.tokenizer import encode, role
 
 
 def make(
@@ -23,26 +23,14 @@ def make(
     not used. Raises ValueError on a text that is no string or is empty, and on a wrong
     label.
     """
-    cls, sep, pad = (special(tokenizer, n) for n in ("[CLS]", "[SEP]", "[PAD]"))
+    cls, sep, pad = (role(tokenizer, n) for n in ("cls", "sep", "pad"))
     if length < 5:
         raise ValueError(f"length={length} leaves no room for text; use 5 or more")
 
-    def ids(row: Row, name: str) -> list[int]:
-        text = row.get(name)
-        if not isinstance(text, str) or not text.strip():
-            shown = f"is {text!r}"[:80] if name in row else "is missing"
-            raise ValueError(
-                f"row {row.get('id', '(no id)')}: `{name}` {shown}; it must be a text "
-                "with at least one character. Leave such rows out (own data: "
-                "bad_rows='skip')"
-            )
-        found: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-        return found
-
     def inputs(row: Row, rng: np.random.Generator | None = None) -> dict[str, Any]:
         del rng
-        a = ids(row, "text")
-        b = ids(row, "text2") if row.get("text2") is not None else None
+        a = encode(tokenizer, row, "text")
+        b = encode(tokenizer, row, "text2") if row.get("text2") is not None else None
         if b is None:
             line = [cls, *a[: length - 2], sep]
             first = len(line)

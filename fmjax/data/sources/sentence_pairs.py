@@ -20,7 +20,7 @@ from tokenizers import Tokenizer
 
 from fmjax.data import cache, source
 from fmjax.data.source import Row, Source
-from fmjax.data.tokenizer import fingerprint, special
+from fmjax.data.tokenizer import fingerprint, role
 
 IS_NEXT, IS_RANDOM = 0, 1
 CLASSES = ("is next", "random")
@@ -178,13 +178,11 @@ def _pack(rows: Any, packing: _Packing, target: Path) -> None:
         balance = _Balance(rng)
         for number in range(len(documents)):
             windows += _windows(documents, number, packing, rng, balance)
-    ids = {
-        name: special(packing.tokenizer, name) for name in ("[CLS]", "[SEP]", "[PAD]")
-    }
-    tokens = np.full((len(windows), packing.length), ids["[PAD]"], np.int32)
+    cls, sep, pad = (role(packing.tokenizer, n) for n in ("cls", "sep", "pad"))
+    tokens = np.full((len(windows), packing.length), pad, np.int32)
     spans = np.zeros((len(windows), 3), np.int32)
     for i, (a, b, next_) in enumerate(windows):
-        line = [ids["[CLS]"], *a, ids["[SEP]"], *b, ids["[SEP]"]]
+        line = [cls, *a, sep, *b, sep]
         tokens[i, : len(line)] = line
         spans[i] = len(a) + 2, len(line), next_
     target.mkdir()
