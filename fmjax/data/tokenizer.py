@@ -19,6 +19,7 @@ ROLES = {  # what a special token is for, and the names it goes by
     "end": ("</s>", "[SEP]", vocabulary.DOCUMENT),
     "document": (vocabulary.DOCUMENT, "</s>", "[SEP]"),
 }
+TEXTS = ("text", "text2", "source", "target", "first", "second", "question", "context")
 
 
 def load(path: str | Path) -> Tokenizer:
@@ -75,8 +76,8 @@ def get(
     """A tokenizer from a file, or learnt once from a corpus and kept in home().
 
     path: see `load`. corpus: {'name': a source, and its fields}; its training split's
-    texts (`text`, `text2`, `source`, `target`, and `words` with spaces between them)
-    are learnt from. kind, vocab_size, cased: see `vocabulary.train`.
+    texts (the fields in TEXTS, and `words` with spaces between them) are learnt from.
+    kind, vocab_size, cased: see `vocabulary.train`.
     """
     if (path is None) == (corpus is None):
         raise ValueError(
@@ -103,7 +104,7 @@ def texts_of(rows: Any) -> Iterator[str]:
     """All texts of a source's rows. Raises ValueError for a row that has none."""
     for i in range(len(rows)):
         row = rows[i]
-        found = [row[n] for n in ("text", "text2", "source", "target") if row.get(n)]
+        found = [row[name] for name in TEXTS if row.get(name)]
         if row.get("words"):
             found.append(" ".join(row["words"]))
         if not found:

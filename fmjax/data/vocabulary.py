@@ -4,6 +4,7 @@ wordpiece    BERT's pieces and normaliser (Devlin et al. 2018)
 bpe          byte-level pairs: any text, no unknowns (Radford et al. 2019, section 2.2)
 unigram      pieces with probabilities (Kudo 2018), and T5's 100 sentinels
 characters   single characters, the most frequent ones
+words        what stands between white space, the most frequent ones
 
 The work is done by the `tokenizers` library.
 """
@@ -27,7 +28,7 @@ from tokenizers import (
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # of wordpiece
 DOCUMENT = "<|endoftext|>"
 SENTINELS = 100  # <extra_id_0> .. <extra_id_99>: T5, section 3.1.4
-RECIPES = {"wordpiece": 1, "bpe": 1, "unigram": 1, "characters": 1}
+RECIPES = {"wordpiece": 1, "bpe": 1, "unigram": 1, "characters": 1, "words": 1}
 # A recipe counts up when the same texts would give another vocabulary.
 
 _ALPHABET = 1000  # rarer characters of wordpiece become [UNK]
@@ -41,7 +42,7 @@ def train(
 
     The vocabulary has `vocab_size` entries, specials included, and fewer where the
     texts have no more. Ids of the specials: wordpiece [PAD]=0, [UNK]=1, [CLS]=2,
-    [SEP]=3, [MASK]=4; bpe <|endoftext|>=0; unigram and characters <pad>=0, </s>=1,
+    [SEP]=3, [MASK]=4; bpe <|endoftext|>=0; the others <pad>=0, </s>=1,
     <unk>=2, and for unigram <extra_id_0> is the last id, <extra_id_1> the one before,
     and so on. `cased` False lowers all letters (for wordpiece as BERT does).
 
@@ -58,6 +59,7 @@ def train(
         "bpe": _bpe,
         "unigram": _unigram,
         "characters": _characters,
+        "words": _words,
     }[kind]
     tokenizer = trainer(texts, vocab_size, cased)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,18 +185,34 @@ def _scores(tokenizer: Tokenizer) -> list[tuple[str, float]]:
 
 
 def _characters(texts: list[str], vocab_size: int, cased: bool) -> Tokenizer:
+    tokenizer = _whole(Counter("".join(texts)), vocab_size, cased)
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return tokenizer
+
+
+def _words(texts: list[str], vocab_size: int, cased: bool) -> Tokenizer:
+    tokenizer = _whole(Counter(" ".join(texts).split()), vocab_size, cased)
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+def _whole(counts: Counter[str], vocab_size: int, cased: bool) -> Tokenizer:
+    """Whole units, the most frequent ones; equals in the order of their code points."""
     _room(vocab_size, len(_PLAIN) + 1)
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(text if cased else text.lower())
-    ordered = sorted(counts, key=lambda c: (-counts[c], c))
+    if not cased:
+        lower: Counter[str] = Counter()
+        for unit, count in counts.items():
+            lower[unit.lower()] += count
+        counts = lower
+    for name in _PLAIN:
+        counts.pop(name, None)
+    ordered = sorted(counts, key=lambda unit: (-counts[unit], unit))
     kept = [*_PLAIN, *ordered[: vocab_size - len(_PLAIN)]]
     vocab = {piece: i for i, piece in enumerate(kept)}
     tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     if not cased:
         tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens(list(_PLAIN))
     return tokenizer
 

@@ -182,9 +182,16 @@ def test_the_rarest_characters_are_unknown(tmp_path):
     assert found.encode("abc\n").ids == [3, 4, 2, 2]
 
 
+def test_words_are_what_stands_between_spaces(tmp_path):
+    texts = ["The cat sat .", "the cat , the"]
+    found = vocabulary.train("words", texts, 5, tmp_path / "t.json", cased=False)
+    assert found.encode("The cat sat").ids == [3, 4, 2]
+    assert found.decode([3, 4, 3]) == "the cat the"
+
+
 def test_an_unknown_kind_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"tokenizer.kind='words'; it is wordpiece"):
-        vocabulary.train("words", TEXTS, 300, tmp_path / "t.json")
+    with pytest.raises(ValueError, match=r"tokenizer.kind='letters'; it is wordpiece"):
+        vocabulary.train("letters", TEXTS, 300, tmp_path / "t.json")
 
 
 def test_encode_names_the_row():

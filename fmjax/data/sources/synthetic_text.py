@@ -9,9 +9,9 @@ from fmjax.data.source import SPLITS, Row, Source, check_split
 
 _words = str.split
 
-_SUBJECTS = _words("river kite lamp piano tiger bridge garden rocket market island")
-_VERBS = _words("moves turns waits shines sings grows breaks stands falls opens")
-_PLACES = _words("home school town hill lake forest station tower valley beach")
+SUBJECTS = _words("river kite lamp piano tiger bridge garden rocket market island")
+VERBS = _words("moves turns waits shines sings grows breaks stands falls opens")
+PLACES = _words("home school town hill lake forest station tower valley beach")
 _MOODS = [
     _words("bad sad dull cold grim weak"),
     _words("good happy bright warm kind strong"),
@@ -69,9 +69,9 @@ class Documents:
             raise IndexError(f"row {index} of {self.size:,}")
         rng = np.random.default_rng([self.seed, SPLITS.index(self.split), index])
         label = int(rng.integers(self.classes))
-        subject, place = rng.choice(_SUBJECTS), rng.choice(_PLACES)
+        subject, place = rng.choice(SUBJECTS), rng.choice(PLACES)
         sentences = []
         for _ in range(self.length):
-            mood, verb = rng.choice(_MOODS[label]), rng.choice(_VERBS)
+            mood, verb = rng.choice(_MOODS[label]), rng.choice(VERBS)
             sentences.append(f"The {mood} {subject} {verb} near the {place}.")
         return {"text": " ".join(sentences), "label": label, "id": index}
