@@ -53,9 +53,10 @@ def predictions(folders: Sequence[pathlib.Path], split: str) -> dict[str, Any]:
         if not kept.exists():
             run = workdirs.open_run(folder)
             data = run.batches(run.parts.data(split).rows)
-            arrays = evaluate.predictions(run, data, *run.weights(data.example(0)))
+            weights = run.weights(data.example(0))
+            said, given = evaluate.predictions(run, data, *weights)
             with open(folder / "writing.npz", "wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
+                np.savez(file, **said, **given)  # type: ignore[arg-type]
             (folder / "writing.npz").replace(kept)
         with np.load(kept) as arrays:
             labels = arrays["label"]

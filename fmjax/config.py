@@ -67,6 +67,13 @@ def fields(function: Callable) -> set[str]:
     return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
+def required(function: Callable) -> set[str]:
+    """Those of `fields` that have no default."""
+    parameters = inspect.signature(function).parameters.values()
+    bare = {p.name for p in parameters if p.default is p.empty}
+    return bare & fields(function)
+
+
 def bind(where: str, function: Callable, spec: Mapping | None, **given) -> Callable:
     """`function` with the fields of `spec` filled in.
 
@@ -79,10 +86,8 @@ def bind(where: str, function: Callable, spec: Mapping | None, **given) -> Calla
         if key not in valid:
             raise ConfigError(f"unknown setting {where}.{key}; {suggest(key, valid)}")
     filled = {key: value for key, value in given.items() if key in valid} | spec
-    for parameter in inspect.signature(function).parameters.values():
-        needed = parameter.default is parameter.empty and parameter.name in valid
-        if needed and parameter.name not in filled:
-            raise ConfigError(f"{where} needs the setting {where}.{parameter.name}")
+    for name in sorted(required(function) - set(filled)):
+        raise ConfigError(f"{where} needs the setting {where}.{name}")
     return functools.partial(function, **filled)
 
 

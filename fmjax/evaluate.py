@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -41,10 +41,10 @@ def sums_over(
 
 def predictions(
     run: workdirs.Run, data: batches.Batches, params: Any, extras: Any
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """The objective's predictions {name: [N, ...]} for all N examples, in order.
 
-    With 'label' [N] where the examples have labels.
+    And what the examples have beside their inputs: label [N], targets and the like.
     """
     if run.parts.predict is None:
         name = run.settings["objective"]["name"]
@@ -53,39 +53,61 @@ def predictions(
     predict = jax.jit(functools.partial(run.parts.predict, run.apply))
     for batch in batches.ahead(data.at, 0, len(data)):
         arrays = dict(predict(params, extras, parallel.put(batch, plan)))
-        own = {key: batch[key] for key in ("label", "mask") if key in batch}
-        found.append(parallel.gather(arrays | parallel.put(own, plan)))
-    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
-    real = joined.pop("mask") > 0
-    return {name: array[real] for name, array in joined.items()}
+        own = {key: value for key, value in batch.items() if key != "inputs"}
+        found.append(parallel.gather((arrays, parallel.put(own, plan))))
+    said, given = jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+    real = given.pop("mask") > 0
+    return jax.tree.map(lambda array: array[real], (said, given))
 
 
 def evaluate(
     workdir: str | pathlib.Path,
     *,
     splits: Sequence[str] = ("test",),
-    metrics: Sequence[str] = ("classification",),
+    metrics: Sequence[str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """{split: numbers} of a trained run, from its best weights.
 
-    The objective's sums first, then each of `metrics` where the objective predicts and
-    the rows have labels.
+    The objective's sums first, then each of `metrics`, which are by default those of
+    the objective (METRICS in its file). Raises ConfigError where a metric needs what
+    the objective does not predict, or the rows do not have.
     """
     run = workdirs.open_run(workdir)
+    if metrics is None:
+        objective = config.find("objective", run.settings["objective"]["name"])
+        metrics = getattr(objective, "METRICS", ())
     compiled = compile_eval(run.apply, run.parts.objective)
     results: dict[str, dict[str, Any]] = {}
     for split in splits:
-        data = run.batches(run.parts.data(split).rows)
+        source = run.parts.data(split)
+        data = run.batches(source.rows)
         params, extras = run.weights(data.example(0))
         results[split] = sums_over(compiled, params, extras, data, run.plan)
-        if run.parts.predict and "label" in data.example(0):
-            arrays = predictions(run, data, params, extras)
-            labels = arrays.pop("label")
+        if metrics:
+            said, given = predictions(run, data, params, extras)
+            known: dict[str, Any] = {**said, **given, "classes": run.classes}
+            known |= {"labels": given["label"]} if "label" in given else {}
+            known |= {"facts": source.facts, "rows": source.rows}
             for name in metrics:
-                compute = config.find("metrics", name).compute
-                found = compute(labels=labels, classes=run.classes, **arrays)
-                results[split] |= {name: found}
+                results[split] |= {name: measure(name, known)}
     return results
+
+
+def measure(metric: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """One metric's numbers from what is known by name, of which it takes its part.
+
+    Raises ConfigError, with the names, where it needs something else.
+    """
+    compute = config.find("metrics", metric).compute
+    given = {key: known[key] for key in config.fields(compute) & set(known)}
+    missing = sorted(config.required(compute) - set(given))
+    if missing:
+        raise config.ConfigError(
+            f"the metric {metric!r} needs {', '.join(missing)}; there is "
+            f"{', '.join(sorted(known))}. Choose a metric that fits the objective"
+        )
+    found: dict[str, Any] = compute(**given)
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results = evaluate(
         given.workdir,
         splits=given.split or ("test",),
-        metrics=given.metrics or ("classification",),
+        metrics=given.metrics,
     )
     print(json.dumps(results, indent=2, ensure_ascii=False))
     return 0

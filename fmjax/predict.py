@@ -32,7 +32,7 @@ def predict(workdir: str | pathlib.Path, rows: Sequence[dict[str, Any]]) -> list
     run = workdirs.open_run(workdir)
     data = run.batches([{k: v for k, v in row.items() if k != "label"} for row in rows])
     params, extras = run.weights(data.example(0))
-    arrays = evaluate.predictions(run, data, params, extras)
+    arrays, _ = evaluate.predictions(run, data, params, extras)
     return [
         named(run.classes, {k: v[i] for k, v in arrays.items()})
         for i in range(len(rows))
@@ -41,6 +41,9 @@ def predict(workdir: str | pathlib.Path, rows: Sequence[dict[str, Any]]) -> list
 
 def named(classes: Sequence[str], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """One row's arrays as JSON values; probabilities with their classes' names."""
+    if "tags" in arrays:
+        tags = [int(tag) for tag in arrays["tags"] if tag >= 0]
+        return {"tags": [classes[tag] if classes else tag for tag in tags]}
     if "probabilities" not in arrays:
         return {name: array.tolist() for name, array in arrays.items()}
     p = arrays["probabilities"]

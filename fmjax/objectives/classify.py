@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+METRICS = ("classification",)
+
 
 def objective(apply, params, extras, batch, key, *, label_smoothing: float = 0.0):
     """Sums for one label a row: cross-entropy (nats) and top-1 accuracy.

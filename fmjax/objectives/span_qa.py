@@ -1,0 +1,57 @@
+"""Where an answer begins and ends (Devlin et al. 2018, section 4.2)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+METRICS = ("question_answering",)
+
+
+def objective(apply, params, extras, batch, key):
+    """Sums of the cross-entropies of start and end (nats), halved, and of exact spans.
+
+    The model returns logits [B, T, 2]. batch: inputs {tokens, types, mask bool [B, T]},
+    start and end int32 [B] (the last piece, included; both 0, [CLS], where the window
+    has no answer), mask float32 [B].
+    """
+    logits, extras = _logits(apply, params, extras, batch, key)
+    mask, wanted = batch["mask"], jnp.stack([batch["start"], batch["end"]])
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, wanted).mean(0)
+    right = (logits.argmax(-1) == wanted).all(0)
+    weight = mask.sum()
+    losses = {"span_qa": ((loss * mask).sum(), weight)}
+    return losses, {"exact_span": ((right * mask).sum(), weight)}, extras
+
+
+def predict(
+    apply, params, extras, batch, *, max_answer: int = 30
+) -> dict[str, jax.Array]:
+    """The best span start <= end < start + max_answer within the context, or [CLS].
+
+    first, last: int32 [B], pieces, the last one included; margin: float32 [B], the
+    span's score less that of no answer (start = end = 0).
+    """
+    logits, _ = _logits(apply, params, extras, batch, None)
+    context = (batch["inputs"]["types"] == 1) & batch["inputs"]["mask"]
+    start, end = jnp.where(context, logits, -jnp.inf)
+    length = start.shape[-1]
+    distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
+    allowed = (distance >= 0) & (distance < max_answer)
+    scores = jnp.where(allowed, start[:, :, None] + end[:, None, :], -jnp.inf)
+    flat = scores.reshape(len(scores), -1)
+    best = flat.argmax(-1)
+    none = logits[0, :, 0] + logits[1, :, 0]
+    return {
+        "first": (best // length).astype(jnp.int32),
+        "last": (best % length).astype(jnp.int32),
+        "margin": flat.max(-1) - none,
+    }
+
+
+def _logits(apply, params, extras, batch, key):
+    """float32 [2, B, T], padding at minus infinity."""
+    logits, extras = apply(params, extras, batch["inputs"], key=key)
+    logits = jnp.moveaxis(logits.astype(jnp.float32), -1, 0)
+    return jnp.where(batch["inputs"]["mask"], logits, -jnp.inf), extras
