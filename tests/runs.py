@@ -19,7 +19,9 @@ def tiny(name: str, **overrides) -> dict:
     dotted = {key.replace("__", "."): str(value) for key, value in overrides.items()}
     settings = config.load(f"{ROOT / name}:tiny", {"log.every": "1"} | dotted)
     if "dropout" in settings["model"] and not any("dropout" in key for key in dotted):
-        settings["model"]["dropout"] = settings["model"]["attention_dropout"] = 0.0
+        for name in ("dropout", "attention_dropout", "embed_dropout"):
+            if name in settings["model"]:
+                settings["model"][name] = 0.0
     return settings
 
 

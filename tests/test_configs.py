@@ -7,14 +7,40 @@ import jax
 import pytest
 
 from fmjax import config, evaluate, predict, train
+from fmjax.models import gpt, t5
 from tests import runs
 
 # Config -> every other variant, at the size it is meant for.
 VARIANTS = {
+    "configs/bert/boolq.py": ("",),
+    "configs/bert/choices.py": ("",),
     "configs/bert/pretrain.py": ("", "base", "large"),
+    "configs/bert/questions.py": ("",),
     "configs/bert/sentiment.py": ("", "scratch", "minilm"),
+    "configs/bert/similarity.py": ("",),
+    "configs/bert/tagging.py": ("",),
+    "configs/bert/topics.py": ("r8", "r52", "20newsgroups"),
     "configs/cnn/fashion_mnist.py": ("classic", "two", "two-dense"),
     "configs/cnn/mnist.py": ("classic", "two", "two-dense"),
+    "configs/gpt/language_model.py": ("", "chinese", *gpt.SIZES),
+    "configs/t5/boolq.py": ("", "scratch"),
+    "configs/t5/pretrain.py": ("", *t5.SIZES),
+    "configs/transformer/translation.py": ("", "base", "big"),
+}
+TASKS = {"tagging": "tags", "similarity": "pairs", "choices": "choices"}
+TASKS |= {"questions": "questions", "translation": "translation"}
+
+# Parameters, as published; for those of T5 see tests/models/test_language_models.py.
+PUBLISHED = {
+    # https://arxiv.org/abs/1810.04805: 110M and 340M
+    ("configs/bert/pretrain.py", "base"): 110_106_428,
+    ("configs/bert/pretrain.py", "large"): 336_226_108,
+    # The released GPT-2: 124M, 355M, 774M, 1.5B; https://arxiv.org/abs/2005.14165
+    ("configs/gpt/language_model.py", "gpt2"): 124_439_808,
+    ("configs/gpt/language_model.py", "gpt2-medium"): 354_823_168,
+    ("configs/gpt/language_model.py", "gpt2-large"): 774_030_080,
+    ("configs/gpt/language_model.py", "gpt2-xl"): 1_557_611_200,
+    ("configs/gpt/language_model.py", "gpt3-175b"): 174_604_259_328,
 }
 
 
@@ -22,21 +48,39 @@ def test_every_config_is_listed():
     assert sorted(VARIANTS) == runs.CONFIGS
 
 
-@pytest.mark.parametrize(
-    ("name", "variant"), [(n, v) for n, variants in VARIANTS.items() for v in variants]
-)
+# A recipe that many sizes share is built for the others with `-m slow` (minutes); the
+# parameters of every size are counted in tests/models.
+QUICK = ("gpt2", "gpt3-small", "small", "1.1-small")
+
+
+def builds():
+    for name, variants in VARIANTS.items():
+        sizes = {"gpt": gpt.SIZES, "t5": t5.SIZES}.get(name.split("/")[1], {})
+        for variant in variants:
+            slow = variant in sizes and variant not in QUICK
+            yield pytest.param(name, variant, marks=[pytest.mark.slow] if slow else [])
+
+
+@pytest.mark.parametrize(("name", "variant"), [*builds()])
 def test_builds_abstractly_at_full_size(name, variant):
     # The data and words are stand-ins that need no network; the rest is as published.
     settings = config.load(
         f"{runs.ROOT / name}:{variant}" if variant else f"{runs.ROOT / name}"
     )
-    if "bert" in name:
-        corpus = {"name": "synthetic_text", "size": 64}
-        settings["tokenizer"] = {"corpus": corpus, "vocab_size": 128}
-        settings["model"]["vocab_size"] = 30522
-        data = settings["data"]
+    if "tokenizer" in settings:
+        task = TASKS.get(name.split("/")[-1].removesuffix(".py"))
+        corpus = {"name": "synthetic_tasks" if task else "synthetic_text", "size": 64}
+        corpus |= {"task": task} if task else {}
+        kept = {
+            k: v for k, v in settings["tokenizer"].items() if k in ("kind", "cased")
+        }
+        settings["tokenizer"] = kept | {"corpus": corpus, "vocab_size": 300}
+        vocabulary = {"bert": 30522, "gpt": 50257, "t5": 32128, "transformer": 37000}
+        settings["model"]["vocab_size"] = vocabulary[settings["model"]["name"]]
+        data = dict(settings["data"])
+        copies = {"copies": 1} if "copies" in data else {}
         settings["data"] = (
-            data | {"corpus": corpus, "copies": 1} if "corpus" in data else corpus
+            data | {"corpus": corpus} | copies if "corpus" in data else corpus
         )
     else:
         settings["data"] = {
@@ -44,6 +88,10 @@ def test_builds_abstractly_at_full_size(name, variant):
             "shape": (28, 28, 1),
             "size": 64,
         }
+    if name == "configs/t5/boolq.py":
+        settings["inputs"]["source"] = "mood: {text}"
+    if name == "configs/transformer/translation.py" and not variant:
+        settings["steps"] = "1000 steps"  # room for its warm-up
     defaults = dict(tokenizer=None, accum=1, parallel=None, seed=0)
     setup = train.prepare(defaults | settings)
     leaves = jax.tree.leaves(setup.state)
@@ -54,11 +102,7 @@ def test_builds_abstractly_at_full_size(name, variant):
     )
     assert "loss" not in sums["losses"]
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(setup.state.params))
-    published = {  # https://arxiv.org/abs/1810.04805: 110M and 340M
-        ("configs/bert/pretrain.py", "base"): 110_106_428,
-        ("configs/bert/pretrain.py", "large"): 336_226_108,
-    }
-    assert count == published.get((name, variant), count)
+    assert count == PUBLISHED.get((name, variant), count)
     assert count > 30_000
 
 

@@ -1,0 +1,42 @@
+"""BoolQ as text to text: read a passage and a question, write 'yes' or 'no'.
+
+    python -m fmjax.train --config configs/t5/boolq.py --workdir runs/t5-boolq \
+        --config.init_from.path=runs/t5
+    python -m fmjax.train --config configs/t5/boolq.py:scratch --workdir runs/scratch
+
+'' starts from a run of configs/t5/pretrain.py, 'scratch' is the same network from
+random values. Any other text-to-text task is the same config with other templates:
+--config.inputs.source='summarize: {text}' --config.inputs.target='{summary}'. None but
+':tiny', which needs no network, has been trained to the end here.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.t5 import pretrain
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    if arg not in ("", "scratch", "tiny"):
+        raise ValueError(f"no variant {arg!r}: '', 'scratch', 'tiny'")
+    c = pretrain.get_config("tiny" if arg == "tiny" else "")
+    c.objective = dict(name="next_token", z_loss=0.0)
+    c.tokenizer.corpus = c.data.corpus
+    c.data = dict(name="boolq")
+    c.inputs = dict(name="seq2seq", length=192, target_length=4)
+    c.inputs.source = "question: {text} passage: {text2}"
+    c.inputs.target = "{label}"
+    c.model.dropout = 0.1
+    c.optim = dict(name="adamw", lr=5e-4, schedule="linear", warmup="10%")
+    c.optim.weight_decay = 0.01
+    c.optim.clip = 1.0
+    if arg == "tiny":
+        c.data = dict(name="synthetic_text", size=64)
+        c.inputs.length, c.inputs.source = 32, "mood: {text}"
+    else:
+        c.batch_size, c.steps = 32, "4 epochs"
+        c.evaluate = dict(every="0.5 epochs", splits=("validation",), patience=3)
+        c.evaluate.metric = "validation/loss"
+        c.init_from = dict(path="runs/t5", missing=None, skip=None)
+    if arg == "scratch":
+        c.init_from = None
+    return c
