@@ -87,6 +87,10 @@ class TestArrows:
     def test_metrics_know_metrics_alone(self, path):
         assert [m for m in own(path) if not under(m, "fmjax.metrics")] == []
 
+    @pytest.mark.parametrize("path", files("fmjax/generation"), ids=name_of)
+    def test_generation_knows_itself_alone(self, path):
+        assert [m for m in own(path) if not under(m, "fmjax.generation")] == []
+
     @pytest.mark.parametrize("path", files("fmjax/interop"), ids=name_of)
     def test_interop_knows_no_machinery(self, path):
         assert leads_to(path, *MACHINERY, "fmjax.objectives") == []
