@@ -16,6 +16,7 @@ VERBS = {
     "train": "train a config, or go on with an interrupted run",
     "evaluate": "evaluate a run on a split",
     "predict": "predict for texts, files or standard input",
+    "generate": "write text from prompts, or for a split, with metrics",
     "report": "write a run's HTML report",
 }
 

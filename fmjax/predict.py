@@ -55,8 +55,10 @@ def named(classes: Sequence[str], arrays: dict[str, np.ndarray]) -> dict[str, An
     }
 
 
-def read_lines(lines: Iterable[str], name: str) -> Iterator[dict[str, Any]]:
-    """Rows from text lines: a JSON object with `text`, or the line itself.
+def read_lines(
+    lines: Iterable[str], name: str, needed: str | None = "text"
+) -> Iterator[dict[str, Any]]:
+    """Rows from text lines: a JSON object with the text `needed`, or the line itself.
 
     Raises ConfigError naming the file and the line.
     """
@@ -69,7 +71,7 @@ def read_lines(lines: Iterable[str], name: str) -> Iterator[dict[str, Any]]:
                 raise config.ConfigError(
                     f"{name}:{number}: not JSON: {error}"
                 ) from error
-            if not isinstance(row.get("text"), str):
+            if needed and not isinstance(row.get(needed), str):
                 raise config.ConfigError(f"{name}:{number}: no text in {sorted(row)}")
             yield row
         elif line:

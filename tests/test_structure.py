@@ -59,7 +59,9 @@ def own(path):
     )
 
 
-MACHINERY = tuple(f"fmjax.{name}" for name in (*CORE, "workdir", "predict", "page"))
+MACHINERY = tuple(
+    f"fmjax.{name}" for name in (*CORE, "workdir", "predict", "generate", "page")
+)
 
 
 class TestArrows:

@@ -3,6 +3,7 @@
     python -m fmjax.train --config configs/gpt/language_model.py --workdir runs/brown
     python -m fmjax.train --config configs/gpt/language_model.py:chinese \
         --workdir runs/peoples_daily
+    python -m fmjax.generate --workdir runs/brown --temperature 0.8 "The jury"
 
 '' is a small GPT on the words of the Brown corpus, 'chinese' on the characters of the
 People's Daily. The published sizes are for a corpus of your own

@@ -3,6 +3,8 @@
     python -m fmjax.train --config configs/t5/boolq.py --workdir runs/t5-boolq \
         --config.init_from.path=runs/t5
     python -m fmjax.train --config configs/t5/boolq.py:scratch --workdir runs/scratch
+    python -m fmjax.generate --workdir runs/t5-boolq --length 4 --split test \
+        --metrics exact_match
 
 '' starts from a run of configs/t5/pretrain.py, 'scratch' is the same network from
 random values. Any other text-to-text task is the same config with other templates:

@@ -1,6 +1,8 @@
 """Translation by the Transformer (Vaswani et al. 2017): English to Spanish here.
 
     python -m fmjax.train --config configs/transformer/translation.py --workdir runs/es
+    python -m fmjax.generate --workdir runs/es --beams 4 --split test \
+        --metrics translation
 
 '' is a small Transformer on the verses of two Bibles, split by book. 'base' and 'big'
 are the paper's sizes and recipe (section 5: Adam 0.9, 0.98, 1e-9; rate D^-0.5 times the

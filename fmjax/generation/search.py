@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 
 def one_by_one(decode, rules, numbers, keys):
+    """The likeliest or a sampled token at a time: (tokens [B, N], lengths, scores)."""
     batch, length = decode.batch, rules.length
 
     def body(state):
@@ -70,6 +71,7 @@ FAR = -1e9  # the score of what is no candidate
 
 
 def beam_search(decode, rules, numbers):
+    """The best of K texts kept at each step: (tokens [B, N], lengths, scores)."""
     batch, beams, length = decode.batch, rules.beams, rules.length
     enders = {*rules.end, *(one[-1] for one in rules.stop)}
     count = max(2, 1 + len(enders)) * beams  # so that `beams` of them go on

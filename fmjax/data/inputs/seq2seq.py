@@ -11,14 +11,16 @@ from fmjax.data.inputs.span_corruption import sides
 from fmjax.data.source import Row
 from fmjax.data.tokenizer import encode, role
 
+SOURCE, TARGET = "{source}", "{target}"
+
 
 def make(
     *,
     tokenizer: Tokenizer,
     length: int = 128,
     target_length: int = 128,
-    source: str = "{source}",
-    target: str = "{target}",
+    source: str = SOURCE,
+    target: str = TARGET,
     classes: Sequence[str] = (),
 ) -> Callable[[Row, np.random.Generator | None], dict[str, Any]]:
     """Encode two texts, made from a row's fields, for an encoder and a decoder.
@@ -37,37 +39,45 @@ def make(
     if length < 2 or target_length < 2:
         raise ValueError(f"length={length}, target_length={target_length}: 2 or more")
     pad, end = role(tokenizer, "pad"), role(tokenizer, "end")
-    wanted = {
-        name: _fields(name, text)
-        for name, text in (("source", source), ("target", target))
-    }
+    fields("source", source)  # refused here rather than at the first row
+    answered = fields("target", target)
 
-    def fill(row: Row, template: str, fields: list[str], name: str) -> list[int]:
-        values = dict(row)
-        if classes and row.get("label") is not None:
-            values["label"] = classes[int(row["label"])]
-        missing = [field for field in fields if values.get(field) is None]
-        if missing:
-            raise ValueError(
-                f"row {row.get('id', '(no id)')} has no {', '.join(missing)} for "
-                f"inputs.{name}={template!r}; it has {', '.join(row)}"
-            )
-        text = template.format_map(values)
+    def fill(row: Row, template: str, name: str) -> list[int]:
+        text = render(row, template, classes, name)
         return encode(tokenizer, {"id": row.get("id", "(no id)"), name: text}, name)
 
     def inputs(row: Row, rng: np.random.Generator | None = None) -> dict[str, Any]:
         del rng
-        given = [*fill(row, source, wanted["source"], "source")[: length - 1], end]
+        given = [*fill(row, source, "source")[: length - 1], end]
         answer: list[int] = []
-        if all(row.get(field) is not None for field in wanted["target"]):
-            found = fill(row, target, wanted["target"], "target")
+        if all(row.get(field) is not None for field in answered):
+            found = fill(row, target, "target")
             answer = [*found[: target_length - 1], end]
         return sides(given, answer, length, target_length, pad)
 
     return inputs
 
 
-def _fields(name: str, template: str) -> list[str]:
+def render(row: Row, template: str, classes: Sequence[str], name: str) -> str:
+    """A template filled from a row; a label is written as its class's name.
+
+    Raises ValueError, naming the row, where it has no such fields; `name` is the
+    template's.
+    """
+    values = dict(row)
+    if classes and row.get("label") is not None:
+        values["label"] = classes[int(row["label"])]
+    missing = [field for field in fields(name, template) if values.get(field) is None]
+    if missing:
+        raise ValueError(
+            f"row {row.get('id', '(no id)')} has no {', '.join(missing)} for "
+            f"inputs.{name}={template!r}; it has {', '.join(row)}"
+        )
+    return template.format_map(values)
+
+
+def fields(name: str, template: str) -> list[str]:
+    """The fields that a template names. Raises ValueError where it has none."""
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:

@@ -1,0 +1,113 @@
+"""The verb that writes: prompts, sources, a split with metrics; on tiny runs."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fmjax import cli, config, generate
+from fmjax import workdir as workdirs
+from tests.runs import run, tiny
+
+NAMES = {
+    "gpt": "configs/gpt/language_model.py",
+    "translation": "configs/transformer/translation.py",
+    "t5": "configs/t5/pretrain.py",
+    "cnn": "configs/cnn/fashion_mnist.py",
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A function of a name in NAMES: the workdir of a run of two steps."""
+    folder, done = tmp_path_factory.mktemp("trained"), set()
+
+    def get(name):
+        if name not in done:
+            run(folder / name, tiny(NAMES[name], steps="2 steps"))
+            done.add(name)
+        return folder / name
+
+    return get
+
+
+def test_prompts_go_on_from_their_document_s_start(trained):
+    rows = [{"text": "the great"}, {"text": "a"}, {}]
+    found = generate.generate(trained("gpt"), rows, length=5, batch_size=2)
+    assert [set(one) for one in found] == [{"generated", "tokens", "score"}] * 3
+    assert all(1 <= one["tokens"] <= 5 and one["score"] < 0 for one in found)
+    # By hand: one prompt, and the model's own probabilities a token at a time.
+    opened = workdirs.open_run(trained("gpt"))
+    tokenizer = opened.parts.tokenizer
+    first = tokenizer.token_to_id("<|endoftext|>")
+    ids = [first, *tokenizer.encode("the great").ids]
+    one = {"inputs": {"tokens": np.array(ids, np.int32)}}
+    params, _ = opened.weights(one)
+    total, start = 0.0, len(ids)
+    for _ in range(found[0]["tokens"]):
+        tokens = np.array([ids], np.int32)
+        logits = opened.parts.net.apply({"params": params}, {"tokens": tokens})[0, -1]
+        log_p = np.asarray(logits - np.logaddexp.reduce(np.asarray(logits, float)))
+        ids.append(int(log_p.argmax()))
+        total += log_p.max()
+    text = tokenizer.decode([i for i in ids[start:] if i != first])
+    assert found[0]["generated"] == text
+    np.testing.assert_allclose(found[0]["score"], total / found[0]["tokens"], rtol=1e-4)
+
+
+def test_samples_differ_and_are_the_seed_s(trained):
+    options = dict(length=8, temperature=2.0)
+    rows = [{"text": "the"}] * 3
+    found = generate.generate(trained("gpt"), rows, seed=1, **options)
+    assert len({one["generated"] for one in found}) == 3
+    assert found == generate.generate(trained("gpt"), rows, seed=1, **options)
+    assert found != generate.generate(trained("gpt"), rows, seed=2, **options)
+
+
+def test_a_text_is_cut_before_a_stop(trained):
+    whole = generate.generate(trained("gpt"), [{"text": "the"}], length=8)[0]
+    stop = whole["generated"][3]
+    cut = generate.generate(trained("gpt"), [{"text": "the"}], length=8, stop=[stop])
+    assert cut[0]["generated"] == whole["generated"].partition(stop)[0]
+
+
+def test_sources_are_answered_and_a_split_is_measured(trained, capsys):
+    workdir = str(trained("translation"))
+    words = ["--workdir", workdir, "--split", "test", "--limit", "5", "--length", "6"]
+    words += ["--beams", "2", "--metrics", "translation", "--metrics", "exact_match"]
+    assert generate.main(words) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["count"] == said["exact_match"]["rows"] == 5
+    assert 0 <= said["translation"]["bleu"]["score"] <= 100
+    lines = (trained("translation") / "generated" / "test.jsonl").read_text("utf-8")
+    rows = [json.loads(line) for line in lines.splitlines()]
+    assert len(rows) == 5
+    assert all(row["reference"] == row["target"] for row in rows)
+    # The same sources as prompts: a text's name need not be the template's.
+    texts = [row["source"] for row in rows]
+    assert generate.main([*words[:2], "--length", "6", "--beams", "2", *texts]) == 0
+    again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [a["generated"] for a in again] == [r["generated"] for r in rows]
+
+
+def test_span_corruption_fills_what_sentinels_hide(trained):
+    rows = [{"text": "the <extra_id_0> river"}]
+    found = generate.generate(trained("t5"), rows, length=4)
+    assert found[0]["tokens"] <= 4
+
+
+def test_what_can_not_write_says_so(trained, capsys):
+    with pytest.raises(config.ConfigError, match="'cnn' writes no text"):
+        generate.generate(trained("cnn"), [{"text": "a"}])
+    with pytest.raises(config.ConfigError, match="nothing to begin with"):
+        generate.generate(trained("gpt"), [])
+    with pytest.raises(config.ConfigError, match="give prompts"):
+        generate.split(trained("gpt"))
+    with pytest.raises(SystemExit) as stopped:
+        cli.run(
+            lambda: generate.main(
+                ["--workdir", str(trained("gpt")), "--top-k", "3", "a"]
+            )
+        )
+    assert stopped.value.code == 2
+    assert "give a temperature" in capsys.readouterr().err
