@@ -116,11 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", action="append", help="test by default; repeatable")
     parser.add_argument("--metrics", action="append", help="files of fmjax/metrics/")
     given = cli.parse(parser, argv)
-    results = evaluate(
-        given.workdir,
-        splits=given.split or ("test",),
-        metrics=given.metrics,
-    )
+    splits = given.split or ("test",)
+    results = evaluate(given.workdir, splits=splits, metrics=given.metrics)
     print(json.dumps(results, indent=2, ensure_ascii=False))
     return 0
 
