@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ log = logging.getLogger(__name__)
 
 # config.json's model_type -> the file both here and in fmjax/models. A downloaded
 # config can name nothing else.
-FAMILIES = {"bert": "bert"}
+FAMILIES = {"bert": "bert", "gpt2": "gpt", "t5": "t5", "marian": "transformer"}
 
 CONFIG_LIMIT = 16_000_000  # bytes
 
@@ -77,31 +78,46 @@ def read(
     family = _family(config)
     if head == "auto":
         head = _head(config, family.ARCHITECTURES)
-    net = family.Model(**family.fields(config, head, classes))
+    tensors = safetensors.read_directory(directory)
+    net = family.Model(**family.fields(config, head, classes, tensors.keys()))
     shapes = _shapes(net, family)
     try:
         params, report = names.assign(
-            safetensors.read_directory(directory),
+            tensors,
             family.entries(net),
             shapes,
-            canonical=family.canonical(config),
+            canonical=family.canonical(net),
             other=family.other,
             buffers=family.buffers,
         )
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from None
-    report = dataclasses.replace(report, settings=family.unread(config))
+    zeros = set(report.missing) & set(getattr(family, "ZEROS", ()))
+    params |= {path: np.zeros(shapes[path], np.float32) for path in zeros}
+    report = dataclasses.replace(
+        report,
+        settings=family.unread(config),
+        missing=tuple(path for path in report.missing if path not in zeros),
+    )
     if report.missing:
         params |= _fresh(directory, net, family, report, key)
     return Loaded(net, {"params": names.unflatten(params)}, report)
 
 
 def save(
-    directory: str | os.PathLike[str], net: nn.Module, variables: Mapping[str, Any]
+    directory: str | os.PathLike[str],
+    net: nn.Module,
+    variables: Mapping[str, Any],
+    *,
+    shard_bytes: int = safetensors.SHARD_BYTES,
+    settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Writes config.json and model.safetensors, which transformers loads unchanged.
 
-    The directory is made where absent; files of these two names are replaced.
+    The directory is made where absent; files of these names are replaced. What is more
+    than `shard_bytes` is written as several files and an index.
+    settings: further keys of config.json, such as a tokenizer's eos_token_id, or
+        id2label. BERT's head 'embed' is written as an encoder without a pooler.
     Raises ValueError where the net's family has no public format here, or variables
     are not the net's: missing, unknown or misshapen parameters, by name.
     """
@@ -116,12 +132,13 @@ def save(
         if value.shape != shapes[path]:
             raise ValueError(f"{path} is {value.shape}, the net's is {shapes[path]}")
 
+    config = family.config(net) | dict(settings)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = names.collect(params, family.entries(net))
     named = {family.public(net, name): value for name, value in tensors.items()}
-    safetensors.write(directory / "model.safetensors", named)
-    text = json.dumps(family.config(net), indent=2, allow_nan=False)
+    safetensors.write_directory(directory, named, shard_bytes)
+    text = json.dumps(config, indent=2, allow_nan=False)
     (directory / "config.json").write_text(text + "\n", encoding="utf-8")
 
 

@@ -1,32 +1,28 @@
 """BERT in Hugging Face's format (transformers' BertModel and its heads)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 import numpy as np
 
 from fmjax.interop import names, settings
 from fmjax.interop.names import Entry
-from fmjax.interop.settings import integer, number
+from fmjax.interop.settings import ACTIVATIONS, integer, number
 from fmjax.models import bert
 
 Model = bert.Model
 ARCHITECTURES: dict[str, str | None] = {
     "BertModel": None,
     "BertForPreTraining": "pretrain",
+    "BertForMaskedLM": "mlm",
     "BertForSequenceClassification": "classify",
+    "BertForMultipleChoice": "choose",
+    "BertForTokenClassification": "tag",
+    "BertForQuestionAnswering": "span",
 }
+CLASSED = ("classify", "tag")  # heads whose classes the config counts
 
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "quick_gelu": "gelu_sigmoid",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-    "tanh": "tanh",
-}
+WRITTEN = {head: name for name, head in ARCHITECTURES.items()} | {"embed": "BertModel"}
 
 # What transformers takes where config.json is silent (BertConfig's signature).
 DEFAULTS: dict[str, Any] = {
@@ -62,14 +58,17 @@ LABELS = ("id2label", "label2id", "num_labels")
 
 
 def fields(
-    config: Mapping[str, Any], head: str | None, classes: int | None
+    config: Mapping[str, Any],
+    head: str | None,
+    classes: int | None,
+    found: Set[str] = frozenset(),
 ) -> dict[str, Any]:
     """Fields of `models.bert.Model` for a config.json, checked as hostile input."""
     settings.require(config, REQUIRED)
-    if head == "pretrain":
+    if head in ("pretrain", "mlm"):
         # An untied decoder is a different model; the encoder alone does not mind.
         settings.require(config, {"tie_word_embeddings": (True,)})
-    if head == "classify" and classes is None:
+    if head in CLASSED and classes is None:
         classes = settings.classes(config)
     c = DEFAULTS | dict(config)
     dropout = c["classifier_dropout"]
@@ -89,15 +88,14 @@ def fields(
         "activation": settings.choice(c, "hidden_act", ACTIVATIONS),
         "eps": number(c, "layer_norm_eps", below=1),
         "head": head,
-        "classes": classes if head == "classify" else None,
+        "classes": classes if head in CLASSED else None,
     }
 
 
 def config(net: bert.Model) -> dict[str, Any]:
     """config.json for a net: the inverse of `fields`."""
-    names_of = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     out: dict[str, Any] = {
-        "architectures": [name for name, h in ARCHITECTURES.items() if h == net.head],
+        "architectures": [WRITTEN[net.head]],
         "model_type": "bert",
         "vocab_size": net.vocab_size,
         "hidden_size": net.width,
@@ -109,14 +107,14 @@ def config(net: bert.Model) -> dict[str, Any]:
         "hidden_dropout_prob": net.dropout,
         "attention_probs_dropout_prob": net.attention_dropout,
         "classifier_dropout": net.head_dropout,
-        "hidden_act": names_of[net.activation],
+        "hidden_act": settings.PUBLIC[net.activation],
         "layer_norm_eps": net.eps,
         "initializer_range": 0.02,
         "position_embedding_type": "absolute",
         "tie_word_embeddings": True,
         "dtype": "float32",
     }
-    if net.head == "classify":
+    if net.head in CLASSED:
         assert net.classes is not None
         labels = [f"LABEL_{i}" for i in range(net.classes)]
         out["id2label"] = {str(i): label for i, label in enumerate(labels)}
@@ -138,8 +136,9 @@ def entries(net: bert.Model) -> list[Entry]:
         *names.embedding(e + "position_embeddings", "embed/positions"),
         *names.embedding(e + "token_type_embeddings", "embed/segments"),
         *names.norm(e + "LayerNorm", "embed/norm"),
-        *names.linear("bert.pooler.dense", "pooler"),
     ]
+    if net.head in bert.POOLED:
+        table += names.linear("bert.pooler.dense", "pooler")
     for i in range(net.depth):
         theirs, ours = f"bert.encoder.layer.{i}.", f"layer{i}/"
         for part in ("query", "key", "value"):
@@ -156,15 +155,21 @@ def entries(net: bert.Model) -> list[Entry]:
     return table + HEADS[net.head]
 
 
+MLM = [
+    *names.linear("cls.predictions.transform.dense", "mlm/dense"),
+    *names.norm("cls.predictions.transform.LayerNorm", "mlm/norm"),
+    Entry("cls.predictions.bias", "mlm/bias"),
+]
+
 HEADS: dict[str | None, list[Entry]] = {
     None: [],
-    "pretrain": [
-        *names.linear("cls.predictions.transform.dense", "mlm/dense"),
-        *names.norm("cls.predictions.transform.LayerNorm", "mlm/norm"),
-        Entry("cls.predictions.bias", "mlm/bias"),
-        *names.linear("cls.seq_relationship", "nsp"),
-    ],
+    "embed": [],
+    "mlm": MLM,
+    "pretrain": [*MLM, *names.linear("cls.seq_relationship", "nsp")],
     "classify": names.linear("classifier", "classify"),
+    "choose": names.linear("classifier", "choose"),
+    "tag": names.linear("classifier", "tag"),
+    "span": names.linear("qa_outputs", "span"),
 }
 
 # The decoder is the token table (tied), and its bias is saved under either name.
@@ -174,13 +179,14 @@ TIED = {
 }
 
 
-def canonical(config: Mapping[str, Any]) -> Callable[[str], str]:
+def canonical(net: bert.Model) -> Callable[[str], str]:
     """Names as files have them, to names as in `entries`.
 
     Files of the bare encoder have no `bert.`; files converted from TensorFlow call a
     norm's weight gamma and its bias beta.
     """
-    tied = TIED if config.get("tie_word_embeddings", True) else {}
+    # Other heads don't use the decoder, which may then be one of its own.
+    tied = TIED if net.head in ("pretrain", "mlm") else {}
 
     def rename(name: str) -> str:
         if name.startswith(("embeddings.", "encoder.", "pooler.")):
@@ -194,7 +200,7 @@ def canonical(config: Mapping[str, Any]) -> Callable[[str], str]:
 
 def other(name: str) -> bool:
     """Does a canonical name belong to some head of BERT."""
-    return name.startswith(("cls.", "classifier.", "qa_outputs."))
+    return name.startswith(("cls.", "classifier.", "qa_outputs.", "bert.pooler."))
 
 
 def buffers(name: str, tensor: np.ndarray) -> bool:
@@ -212,4 +218,4 @@ def buffers(name: str, tensor: np.ndarray) -> bool:
 
 def public(net: bert.Model, name: str) -> str:
     """The name for writing: the bare encoder's has no `bert.` in front."""
-    return name.removeprefix("bert.") if net.head is None else name
+    return name.removeprefix("bert.") if net.head in (None, "embed") else name

@@ -14,28 +14,45 @@ Canonical = Callable[[str], str]
 
 
 class Entry(NamedTuple):
-    """One tensor: its public name, its parameter path, and whether it is transposed."""
+    """One tensor: its public name and its parameter's path.
+
+    transpose: the tensor is the parameter's transpose. rest: paths of further
+    parameters, which the tensor holds beside the first one, along its last axis (after
+    transposing). lead: the tensor has an axis of length 1 in front.
+    """
 
     name: str
     path: str
     transpose: bool = False
+    rest: tuple[str, ...] = ()
+    lead: bool = False
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """All parameters that the tensor holds."""
+        return (self.path, *self.rest)
 
 
-def linear(name: str, path: str) -> list[Entry]:
+def linear(name: str, path: str, *, bias: bool = True) -> list[Entry]:
     """torch.nn.Linear keeps [out, in], a linen kernel is [in, out]."""
-    return [
-        Entry(f"{name}.weight", f"{path}/kernel", transpose=True),
-        Entry(f"{name}.bias", f"{path}/bias"),
-    ]
+    weight = Entry(f"{name}.weight", f"{path}/kernel", transpose=True)
+    return [weight, Entry(f"{name}.bias", f"{path}/bias")] if bias else [weight]
 
 
-def norm(name: str, path: str) -> list[Entry]:
-    """The scale and bias of a layer norm."""
+def conv1d(name: str, *paths: str) -> list[Entry]:
+    """transformers' Conv1D keeps [in, out], and may hold several maps of one input."""
 
-    return [
-        Entry(f"{name}.weight", f"{path}/scale"),
-        Entry(f"{name}.bias", f"{path}/bias"),
-    ]
+    def entry(ours: str, theirs: str) -> Entry:
+        first, *rest = (f"{path}/{ours}" for path in paths)
+        return Entry(f"{name}.{theirs}", first, rest=tuple(rest))
+
+    return [entry("kernel", "weight"), entry("bias", "bias")]
+
+
+def norm(name: str, path: str, *, bias: bool = True) -> list[Entry]:
+    """The scale of a norm, and its bias, which RMS norms don't have."""
+    weight = Entry(f"{name}.weight", f"{path}/scale")
+    return [weight, Entry(f"{name}.bias", f"{path}/bias")] if bias else [weight]
 
 
 def embedding(name: str, path: str) -> list[Entry]:
@@ -48,7 +65,7 @@ def embedding(name: str, path: str) -> list[Entry]:
 class Report:
     """What became of every tensor and every parameter of one checkpoint."""
 
-    matched: dict[str, str]  # tensor name in the file -> parameter path
+    matched: dict[str, str]  # tensor name in the file -> parameter path, the first one
     missing: tuple[str, ...] = ()  # parameters for which the file has no tensor
     unused: tuple[str, ...] = ()  # tensors of heads which were not asked for
     unknown: tuple[str, ...] = ()  # tensors which the family does not know
@@ -97,13 +114,13 @@ def assign(
             else:
                 (unused if other(name) else unknown).append(found)
             continue
-        value = _convert(found, tensor, entry, shapes[entry.path])
-        if entry.path in params and not np.array_equal(params[entry.path], value):
-            raise ValueError(
-                f"{source[entry.path]} and {found} are two names of one tied tensor "
-                f"({entry.path}), but their values differ"
-            )
-        params[entry.path], source[entry.path] = value, found
+        for path, value in _convert(found, tensor, entry, shapes).items():
+            if path in params and not np.array_equal(params[path], value):
+                raise ValueError(
+                    f"{source[path]} and {found} are two names of one tied tensor "
+                    f"({path}), but their values differ"
+                )
+            params[path], source[path] = value, found
         matched[found] = entry.path
     return params, Report(
         matched=matched,
@@ -118,10 +135,13 @@ def collect(
     params: Mapping[str, np.ndarray], entries: Iterable[Entry]
 ) -> dict[str, np.ndarray]:
     """Tensors by public name: the inverse of `assign`."""
-    return {
-        entry.name: params[entry.path].T if entry.transpose else params[entry.path]
-        for entry in entries
-    }
+    found = {}
+    for entry in entries:
+        parts = [params[path] for path in entry.paths]
+        value = np.concatenate(parts, axis=-1) if entry.rest else parts[0]
+        value = value.T if entry.transpose else value
+        found[entry.name] = value[None] if entry.lead else value
+    return found
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,16 +157,28 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _convert(
-    found: str, tensor: np.ndarray, entry: Entry, shape: tuple[int, ...]
-) -> np.ndarray:
+    found: str,
+    tensor: np.ndarray,
+    entry: Entry,
+    shapes: Mapping[str, tuple[int, ...]],
+) -> dict[str, np.ndarray]:
+    first = shapes[entry.path]
+    widths = [shapes[path][-1] for path in entry.paths]
+    shape = (*first[:-1], sum(widths))
     expected = shape[::-1] if entry.transpose else shape
+    expected = (1, *expected) if entry.lead else expected
     if tensor.shape != expected:
         raise ValueError(
             f"{found} has shape {tensor.shape}, the config asks for {expected} "
-            f"(parameter {entry.path}, {shape})"
+            f"(parameter {', '.join(entry.paths)}, {first})"
         )
     # Not np.issubdtype: bfloat16 is no numpy.floating.
     if tensor.dtype.kind not in "fV" or tensor.dtype.itemsize == 1:
         raise ValueError(f"{found} is {tensor.dtype}, not floating-point weights")
-    value = tensor.T if entry.transpose else tensor
-    return np.ascontiguousarray(value, dtype=np.float32)
+    value = tensor[0] if entry.lead else tensor
+    value = value.T if entry.transpose else value
+    parts = np.split(value, np.cumsum(widths)[:-1], axis=-1)
+    return {
+        path: np.ascontiguousarray(part, dtype=np.float32)
+        for path, part in zip(entry.paths, parts, strict=True)
+    }

@@ -20,6 +20,7 @@ import safetensors.numpy
 
 HEADER_LIMIT = 8_000_000  # bytes: some 80,000 tensors, and JSON takes 50 times as much
 INDEX = "model.safetensors.index.json"
+SHARD_BYTES = 5_000_000_000  # as transformers splits them
 NAME_LIMIT = 512
 RANK_LIMIT = 32
 
@@ -110,6 +111,42 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> No
     # Without this key transformers refuses the file.
     safetensors.numpy.save_file(whole, part, metadata={"format": "pt"})
     os.replace(part, path)
+
+
+def write_directory(
+    directory: Path, tensors: Mapping[str, np.ndarray], shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Writes model.safetensors, or shards of at most `shard_bytes` and their index.
+
+    A larger tensor has a shard of its own. What an earlier call wrote there and this
+    one does not is removed, once the new files are complete.
+    """
+    shards: list[dict[str, np.ndarray]] = [{}]
+    room = shard_bytes
+    for name, array in tensors.items():
+        if shards[-1] and array.nbytes > room:
+            shards.append({})
+            room = shard_bytes
+        shards[-1][name] = array
+        room -= array.nbytes
+    old = {*directory.glob("model-*-of-*.safetensors"), directory / INDEX}
+    if len(shards) == 1:
+        write(directory / "model.safetensors", shards[0])
+    else:
+        where: dict[str, str] = {}
+        for i, shard in enumerate(shards, 1):
+            file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+            write(directory / file, shard)
+            where |= dict.fromkeys(shard, file)
+        total = sum(array.nbytes for array in tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        part = directory / f"{INDEX}.part"
+        part.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        os.replace(part, directory / INDEX)
+        old -= {directory / file for file in where.values()} | {directory / INDEX}
+        old.add(directory / "model.safetensors")
+    for stale in old:
+        stale.unlink(missing_ok=True)
 
 
 def parse_json(raw: bytes) -> Any:

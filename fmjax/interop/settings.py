@@ -47,6 +47,19 @@ HARMLESS = frozenset(
     )
 )
 
+# What transformers calls an activation, and its name in `layers/activation.py`.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "gelu_sigmoid",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+}
+PUBLIC = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
+
 
 def require(config: Mapping[str, Any], required: Mapping[str, Iterable[Any]]) -> None:
     """Raises ValueError where a key that changes the mathematics has another value."""
@@ -78,6 +91,23 @@ def number(config: Mapping[str, Any], key: str, *, below: float) -> float:
             f"config.json: {key} must be a number in [0, {below}), got {value!r:.80}"
         )
     return float(value)
+
+
+def switch(config: Mapping[str, Any], key: str) -> bool:
+    """True or false; ValueError naming the key for anything else."""
+    value = config[key]
+    if not isinstance(value, bool):
+        raise ValueError(f"config.json: {key} must be true or false, got {value!r:.80}")
+    return value
+
+
+def headless(head: str | None, classes: int | None) -> None:
+    """Raises ValueError where a head is asked of a family that has one only."""
+    if head is not None or classes is not None:
+        raise ValueError(
+            f"head={head!r}, classes={classes!r}: this family has its language model "
+            "head only; leave them out"
+        )
 
 
 def choice(config: Mapping[str, Any], key: str, known: Mapping[str, str]) -> str:

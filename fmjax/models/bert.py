@@ -18,7 +18,7 @@ from fmjax.layers.dense import dense, layer_norm, truncated_normal
 from fmjax.layers.dropout import Dropout
 from fmjax.layers.transformer import Block, stack
 
-HEADS = (None, "pretrain", "classify", "choose", "tag", "span", "embed")
+HEADS = (None, "pretrain", "mlm", "classify", "choose", "tag", "span", "embed")
 POOLED = (None, "pretrain", "classify", "choose")  # what reads the pooler
 GROUPED = ("choose", "embed")  # what may take several texts an example
 
@@ -48,13 +48,14 @@ class Model(nn.Module):
         tokens: int [B, T], T <= max_length;
         types: int [B, T] in [0, types), the segment of each token; absent: all 0;
         mask: bool [B, T], True is a real token; absent: all are;
-        positions: int [B, P], head 'pretrain' only: where to predict; absent: every
-            position, P = T.
+        positions: int [B, P], heads 'pretrain' and 'mlm' only: where to predict;
+            absent: every position, P = T.
     Returns, by head:
         None: (hidden [B, T, D], pooled [B, D]), pooled = tanh of a linear map of the
             first token's state (appendix A.1);
         'pretrain': (masked-token logits [B, P, V], next-sentence logits [B, 2] with
             class 0 "is next"), the former through the transposed token embedding;
+        'mlm': the former of these alone, without a pooler.
         'classify': logits [B, C].
         'choose': logits [B, N] for inputs [B, N, T]: a score for each text (section
             4.4).
@@ -142,12 +143,14 @@ class Model(nn.Module):
         if self.head in POOLED:
             pooled = jnp.tanh(dense(self.width, self.dtype, "pooler")(pooled))
         match self.head:
-            case "pretrain":
+            case "pretrain" | "mlm":
                 if "positions" in inputs:
                     x = jnp.take_along_axis(x, inputs["positions"][:, :, None], axis=1)
                 mlm = MaskedTokens(self.activation, self.eps, self.dtype, name="mlm")
-                nsp = dense(2, "float32", "nsp")
-                return mlm(x, embed.tokens.embedding), nsp(pooled)
+                logits = mlm(x, embed.tokens.embedding)
+                if self.head == "mlm":
+                    return logits
+                return logits, dense(2, "float32", "nsp")(pooled)
             case "classify":
                 pooled = dropout(pooled, train=train)
                 return dense(self.classes or 0, "float32", "classify")(pooled)

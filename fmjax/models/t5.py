@@ -76,6 +76,7 @@ class Model(nn.Module):
     activation: str = "relu"
     gated: bool = False
     tied: bool = True
+    scale_output: bool | None = None  # by D^-0.5, before logits; None: where tied
     dropout: float = 0.1
     eps: float = 1e-6
     scan: bool = False  # these two as in `layers.transformer.stack`
@@ -195,10 +196,12 @@ class Model(nn.Module):
 
     def _logits(self, x: jax.Array, train: bool) -> jax.Array:
         x = self.drop(self.decoder_norm(x), train=train)
+        if self.tied if self.scale_output is None else self.scale_output:
+            # The embedding's deviation is 1, so what multiplies it is made small.
+            x = x * self.width**-0.5
         if not self.tied:
             return self.head(x)
-        # The embedding's deviation is 1, so what multiplies it is made small.
-        x, table = x * self.width**-0.5, self.embed.embedding.astype(x.dtype)
+        table = self.embed.embedding.astype(x.dtype)
         return jnp.einsum("btd,vd->btv", x, table, preferred_element_type="float32")
 
     @property

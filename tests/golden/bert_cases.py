@@ -97,6 +97,17 @@ CASES = {
         hidden_size=15,
         num_attention_heads=5,
     ),
+    "mlm": Case("BertForMaskedLM", "left", 8, hidden_act="quick_gelu"),
+    "tag": Case("BertForTokenClassification", "right", 7, num_labels=4),
+    "tag-wide": Case(
+        "BertForTokenClassification", "right", 9, num_labels=9, hidden_size=126
+    ),
+    "span": Case("BertForQuestionAnswering", "right", 9, num_attention_heads=2),
+    "span-one-type": Case("BertForQuestionAnswering", "left", 6, type_vocab_size=1),
+    "choose": Case("BertForMultipleChoice", "right", 8),
+    "choose-seven-heads": Case(
+        "BertForMultipleChoice", "left", 9, hidden_size=21, num_attention_heads=7
+    ),
 }
 
 
@@ -118,16 +129,27 @@ def inputs(case, seed=0, batch=3):
         "types": random.integers(0, case.type_vocab_size, shape, np.int32),
         "mask": mask,
     }
-    if case.kind == "BertForPreTraining":
+    if case.kind in ("BertForPreTraining", "BertForMaskedLM"):
         count = max(1, case.length // 4)
         order = np.argsort(random.random(shape), axis=1)[:, :count]
         out["positions"] = np.sort(order, axis=1).astype(np.int32)
         out["targets"] = random.integers(0, case.vocab_size, (batch, count), np.int32)
-        out["next"] = random.integers(0, 2, batch, np.int32)
+        if case.kind == "BertForPreTraining":
+            out["next"] = random.integers(0, 2, batch, np.int32)
     elif case.kind == "BertModel":
         hidden = (*shape, case.hidden_size)
         out["hidden_weight"] = random.random(hidden, np.float32)
         out["pooled_weight"] = random.random(hidden[::2], np.float32)
+    elif case.kind == "BertForTokenClassification":
+        out["label"] = random.integers(0, case.num_labels, shape, np.int32)
+    elif case.kind == "BertForQuestionAnswering":
+        out["first"], out["last"] = random.integers(
+            0, case.length, (2, batch), np.int32
+        )
+    elif case.kind == "BertForMultipleChoice":
+        # As many questions as options, from the same texts in two orders.
+        out = {k: np.stack([v, v[::-1]], axis=1) for k, v in out.items()}
+        out["label"] = random.integers(0, 2, batch, np.int32)
     else:
         out["label"] = random.integers(0, case.num_labels, batch, np.int32)
     return {f"input/{name}": value for name, value in out.items()}
@@ -143,14 +165,22 @@ def ours(net, variables, given):
             feed_at = feed | {"positions": given["positions"]}
             tokens, pair = net.apply({"params": params}, feed_at)
             terms = ((tokens, given["targets"]), (pair, given["next"]))
-        elif net.head == "classify":
+        elif net.head == "mlm":
+            feed_at = feed | {"positions": given["positions"]}
+            terms = ((net.apply({"params": params}, feed_at), given["targets"]),)
+        elif net.head == "span":
+            logits = net.apply({"params": params}, feed)
+            ends = (given["first"], given["last"])
+            terms = tuple((logits[..., i], end) for i, end in enumerate(ends))
+        elif net.head in ("classify", "tag", "choose"):
             terms = ((net.apply({"params": params}, feed), given["label"]),)
         else:
             hidden, pooled = net.apply({"params": params}, feed)
             hidden = (hidden**2 * given["hidden_weight"]).mean()
             return hidden + (pooled**2 * given["pooled_weight"]).mean()
         entropy = optax.softmax_cross_entropy_with_integer_labels
-        return sum(entropy(logits, labels).mean() for logits, labels in terms)
+        total = sum(entropy(logits, labels).mean() for logits, labels in terms)
+        return total / 2 if net.head == "span" else total  # the reference's mean
 
     @jax.jit
     def everything(variables):
@@ -159,6 +189,8 @@ def ours(net, variables, given):
         return jax.tree.leaves(outputs), seen["intermediates"], value, grads
 
     outputs, seen, value, grads = everything(variables)
+    if net.head == "span":
+        outputs = [outputs[0][..., 0], outputs[0][..., 1]]
     out = {f"output/{i}": array for i, array in enumerate(outputs)} | {"loss": value}
     seen, entries = names.flatten(seen), bert.entries(net)
     for entry in entries:
@@ -177,8 +209,9 @@ def differences(expected, got):
     """The largest differences as {'act', 'output', 'loss', 'grad'}, and worst cosine.
 
     act, output: absolute. loss: relative. grad: relative to the largest entry of that
-    parameter's gradient. Softmax does not see a key's bias, so both sides' gradient is
-    nothing but rounding: it is measured against the key's kernel. Likewise all that
+    parameter's gradient. Softmax does not see a key's bias, nor one that all of its
+    scores have (places of an answer, options), so both sides' gradient is
+    nothing but rounding: it is measured against the kernel's. Likewise all that
     leads to the softmax over a single token, whence the millionth of the largest.
     """
     assert set(expected) == set(got), sorted(set(expected) ^ set(got))
@@ -193,7 +226,15 @@ def differences(expected, got):
         if kind == "loss":
             difference /= abs(float(want))
         if kind == "grad":
-            scale = expected[name.replace(".key.bias", ".key.weight")]
+            unseen = [".key.bias", ".k_proj.bias", "qa_outputs.bias"]
+            if "grad/qa_outputs.bias" in expected:
+                # The same for all places, whatever the head's kernel.
+                norms = [n for n in expected if n.endswith(".output.LayerNorm.bias")]
+                unseen.append(max(n for n in norms if ".attention." not in n))
+            if name.endswith(tuple(unseen)) or want.shape == (1,):
+                scale = expected[name.removesuffix("bias") + "weight"]
+            else:
+                scale = want
             difference /= max(float(np.abs(scale).max()), largest / 1e6)
         if kind in ("act", "output"):
             a, b = have.ravel().astype(float), want.ravel().astype(float)
@@ -203,9 +244,9 @@ def differences(expected, got):
     return worst
 
 
-def assert_within_bars(case, worst):
+def assert_within_bars(width, worst):
     """The project's bars for parity in float32 on CPU, stricter for tiny configs."""
-    bar = 1e-5 if case.hidden_size <= 64 else 1e-4
+    bar = 1e-5 if width <= 64 else 1e-4
     assert worst["act"] <= bar, worst
     assert worst["output"] <= bar, worst
     assert worst["cosine"] >= 0.999999, worst

@@ -42,7 +42,15 @@ def compute(net, given):
         "token_type_ids": long["types"],
         "attention_mask": given["mask"].long(),
     }
-    if "positions" in given:
+    if "first" in given:
+        result = net(**feed, start_positions=long["first"], end_positions=long["last"])
+        outputs, loss = (result.start_logits, result.end_logits), result.loss
+    elif "positions" in given and "next" not in given:
+        labels = torch.full_like(long["tokens"], -100)
+        labels.scatter_(1, long["positions"], long["targets"])
+        result = net(**feed, labels=labels)
+        outputs, loss = (result.logits,), result.loss
+    elif "positions" in given:
         labels = torch.full_like(long["tokens"], -100)
         labels.scatter_(1, long["positions"], long["targets"])
         result = net(**feed, labels=labels, next_sentence_label=long["next"])

@@ -7,29 +7,36 @@ changes without a change of the case, the reference's version did it: say so in 
 commit.
 """
 
+import functools
 import pathlib
 import shutil
 
 from safetensors.numpy import save_file
 
-from . import bert_cases, bert_reference
+from . import bert_cases, bert_reference, lm_cases, lm_reference
 
 HERE = pathlib.Path(__file__).parent
 
 
 def main():
     for name, case in bert_cases.CASES.items():
-        if not case.golden:
-            continue
-        folder = HERE / "bert" / name
-        shutil.rmtree(folder, ignore_errors=True)
-        net = bert_reference.model(case)
-        net.save_pretrained(folder)
-        given = bert_cases.inputs(case)
-        expected = bert_reference.compute(net, given)
-        save_file(given | expected, folder / "expected.safetensors")
-        size = sum(path.stat().st_size for path in folder.iterdir())
-        print(f"{folder.relative_to(HERE)}: {size / 1000:.0f} kB")
+        if case.golden:
+            net, given = bert_reference.model(case), bert_cases.inputs(case)
+            write("bert", name, net, given, bert_reference.compute)
+    for name, case in lm_cases.CASES.items():
+        if case.golden:
+            net, given = lm_reference.model(case), lm_cases.inputs(case)
+            compute = functools.partial(lm_reference.compute, case)
+            write("lm", name, net, given, compute)
+
+
+def write(group, name, net, given, compute):
+    folder = HERE / group / name
+    shutil.rmtree(folder, ignore_errors=True)
+    net.save_pretrained(folder)
+    save_file(given | compute(net, given), folder / "expected.safetensors")
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{folder.relative_to(HERE)}: {size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

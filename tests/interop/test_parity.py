@@ -1,0 +1,77 @@
+"""GPT-2, T5 and Marian against transformers: `pytest -m parity`, `parity` extra."""
+
+import jax
+import numpy as np
+import pytest
+
+from fmjax import interop
+from tests.golden import bert_cases, lm_cases
+
+pytestmark = pytest.mark.parity
+
+needs = "needs the parity extra: pip install 'fmjax[parity]'"
+torch = pytest.importorskip("torch", reason=needs)
+transformers = pytest.importorskip("transformers", reason=needs)
+
+from tests.golden import lm_reference  # noqa: E402  (imports torch)
+
+
+@pytest.mark.parametrize("name", lm_cases.CASES)
+def test_equals_transformers(name, tmp_path):
+    case = lm_cases.CASES[name]
+    reference = lm_reference.model(case)
+    reference.save_pretrained(tmp_path / "theirs")
+    loaded = interop.read(tmp_path / "theirs")
+    assert loaded.report.unknown == loaded.report.settings == ()
+    net, variables = loaded.net, loaded.variables
+
+    given = lm_cases.inputs(case)
+    expected = lm_reference.compute(case, reference, given)
+    got = lm_cases.ours(case, net, variables, given)
+    worst = bert_cases.differences(expected, got)
+    print(name, worst)
+    bert_cases.assert_within_bars(case.width, worst)
+
+    interop.save(tmp_path / "ours", net, variables)
+    again, info = type(reference).from_pretrained(
+        tmp_path / "ours", attn_implementation="eager", output_loading_info=True
+    )
+    assert not any(info.values()), info
+    theirs, ours = reference.state_dict(), again.state_dict()
+    assert set(theirs) == set(ours)
+    for key, tensor in theirs.items():
+        assert torch.equal(tensor, ours[key]), key
+    again.eval()
+    for key in ("pad_token_id", "eos_token_id"):
+        setattr(again.config, key, getattr(reference.config, key))
+    for key, value in lm_reference.compute(case, again, given).items():
+        if not key.startswith("grad/"):  # the padding row's, which the ids decide
+            np.testing.assert_array_equal(value, expected[key], err_msg=key)
+
+
+SIZES = {
+    "gpt2": ("GPT2LMHeadModel", {}),
+    "gpt2-xl": ("GPT2LMHeadModel", dict(n_embd=1600, n_layer=48, n_head=25)),
+    "small": ("T5ForConditionalGeneration", {}),
+    "11b": (
+        "T5ForConditionalGeneration",
+        dict(d_model=1024, d_kv=128, d_ff=65536, num_layers=24, num_heads=128),
+    ),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_parameter_counts_are_the_reference_s(size):
+    from fmjax.models import gpt, t5
+
+    kind, fields = SIZES[size]
+    reference = getattr(transformers, kind)
+    with torch.device("meta"):
+        theirs = reference(reference.config_class(**fields))
+    module = gpt if size.startswith("gpt2") else t5
+    net = module.Model(**module.SIZES[size])
+    tokens = np.zeros((1, 1), np.int32)
+    inputs = {"tokens": tokens, "decoder_tokens": tokens}
+    params = jax.eval_shape(net.init, jax.random.key(0), inputs)
+    ours = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert ours == sum(p.numel() for p in theirs.parameters())
