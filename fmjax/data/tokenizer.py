@@ -95,7 +95,7 @@ def role(tokenizer: Tokenizer, name: str) -> int:
 
     Raises ValueError where the vocabulary has none, naming the roles that it has.
     """
-    found = _roles(tokenizer)
+    found = roles(tokenizer)
     if name not in found:
         there = ", ".join(found) or "none"
         raise ValueError(
@@ -143,7 +143,8 @@ def encode(tokenizer: Tokenizer, row: Mapping[str, Any], name: str) -> list[int]
     return found
 
 
-def _roles(tokenizer: Tokenizer) -> dict[str, int]:
+def roles(tokenizer: Tokenizer) -> dict[str, int]:
+    """The id for every role, of ROLES, that the vocabulary has a token for."""
     found = {}
     for name, spellings in ROLES.items():
         numbers = (tokenizer.token_to_id(spelling) for spelling in spellings)
