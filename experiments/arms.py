@@ -106,16 +106,33 @@ def summary(labels, probabilities, classes, *, draws: int = 10_000) -> dict[str,
 
 
 def record(root: pathlib.Path, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes results.jsonl: a line an arm, with what ran it."""
-    made = report.provenance()
-    ran = {k: made[k] for k in ("commit", "uncommitted", "packages", "devices")}
+    """Writes results.jsonl of classifiers' summaries, a line an arm."""
     keys = ("seeds", "examples", "accuracy", "accuracy_by_seed", "f1", "ece", "nll")
     lines = [
-        {"model": name} | {k: arm[k] for k in (*keys, "confusion")} | ran
+        {"model": name} | {k: arm[k] for k in (*keys, "confusion")}
         for name, arm in results.items()
     ]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
+    record_lines(root, lines)
+
+
+def record_lines(root: pathlib.Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Writes results.jsonl: any numbers, a line each, with what ran them."""
+    made = report.provenance()
+    ran = {k: made[k] for k in ("commit", "uncommitted", "packages", "devices")}
+    text = "".join(
+        json.dumps({**line, **ran}, ensure_ascii=False) + "\n" for line in lines
+    )
     report.replace(root / "results.jsonl", text)
+
+
+def drawing(path: pathlib.Path, svg: str) -> None:
+    """Writes a figure of `fmjax.figures` as a file that a README can show.
+
+    Its ink follows the reader's colours, which in a file of its own the file must ask.
+    """
+    style = "<style>svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd}}"
+    head, rest = svg.split(">", 1)
+    report.replace(path, f"{head}>{style}</style>{rest}")
 
 
 def curve(folders: Sequence[pathlib.Path], name: str) -> list[tuple[list, list]]:
