@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fmjax import config, evaluate, report
+from fmjax import config, evaluate, generate, report
 from fmjax import workdir as workdirs
 from fmjax.metrics import bootstrap, calibration, classification
 from fmjax.train import train
@@ -42,27 +42,53 @@ def seeds(root: pathlib.Path, name: str, settings: Mapping, count: int):
     return folders
 
 
-def predictions(folders: Sequence[pathlib.Path], split: str) -> dict[str, Any]:
-    """Labels [N] and each run's probabilities [S, N, C] on a split.
+def said(folder: pathlib.Path, split: str) -> dict[str, np.ndarray]:
+    """A run's predictions for a split, and what its examples have beside inputs.
 
-    Kept beside each run's weights, so that they are computed once.
+    Each [N, ...], as of `evaluate.predictions`; kept beside the run's weights, so that
+    they are computed once.
     """
-    found, labels, classes = [], np.zeros(0, int), ()
-    for folder in folders:
-        kept = folder / f"{split}.npz"
-        if not kept.exists():
-            run = workdirs.open_run(folder)
-            data = run.batches(run.parts.data(split).rows)
-            weights = run.weights(data.example(0))
-            said, given = evaluate.predictions(run, data, *weights)
-            with open(folder / "writing.npz", "wb") as file:
-                np.savez(file, **said, **given)  # type: ignore[arg-type]
-            (folder / "writing.npz").replace(kept)
-        with np.load(kept) as arrays:
-            labels = arrays["label"]
-            found.append(arrays["probabilities"])
-        classes = json.loads((folder / "config.json").read_text("utf-8"))["classes"]
-    return {"labels": labels, "probabilities": np.stack(found), "classes": classes}
+    kept = folder / f"{split}.npz"
+    if not kept.exists():
+        run = workdirs.open_run(folder)
+        data = run.batches(run.parts.data(split).rows)
+        weights = run.weights(data.example(0))
+        made, given = evaluate.predictions(run, data, *weights)
+        with open(folder / "writing.npz", "wb") as file:
+            np.savez(file, **made, **given)  # type: ignore[arg-type]
+        (folder / "writing.npz").replace(kept)
+    with np.load(kept) as arrays:
+        return dict(arrays)
+
+
+def class_names(folder: pathlib.Path) -> list[str]:
+    """A run's classes, in the order of their numbers."""
+    known = json.loads((folder / "config.json").read_text("utf-8"))
+    return list(known["classes"])
+
+
+def predictions(folders: Sequence[pathlib.Path], split: str) -> dict[str, Any]:
+    """Labels [N] and each run's probabilities [S, N, C] on a split, and the classes."""
+    found = [said(folder, split) for folder in folders]
+    return {
+        "labels": found[-1]["label"],
+        "probabilities": np.stack([one["probabilities"] for one in found]),
+        "classes": class_names(folders[-1]),
+    }
+
+
+def written(folder: pathlib.Path, split: str, **options: Any) -> list[dict[str, Any]]:
+    """What a run writes for a split's rows, each with `generated` and `reference`.
+
+    options: of `generate.generate`. Kept in the run's folder generated/, a file for
+    every choice of options, so that a text is written once.
+    """
+    name = "-".join([split, *(f"{k}={v}" for k, v in sorted(options.items()))])
+    kept = folder / "generated" / f"{name}.jsonl"
+    if not kept.exists():
+        generate.split(folder, split, **options)
+        (folder / "generated" / f"{split}.jsonl").replace(kept)
+    return [json.loads(x) for x in kept.read_text("utf-8").split("\n") if x]
 
 
 def correct(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
