@@ -2,6 +2,7 @@
 
 import fnmatch
 import logging
+import subprocess
 import sys
 import types
 
@@ -9,6 +10,7 @@ import pytest
 
 from fmjax.data import hub, weights
 from fmjax.data.index import Unreachable
+from tests.runs import ROOT
 
 
 class NotThere(Exception):
@@ -111,3 +113,38 @@ def test_a_path_is_never_a_repository(library, tmp_path, monkeypatch):
     (tmp_path / "hf:org" / "name").mkdir()
     assert str(weights.directory("hf:org/name")) == "hf:org/name"
     assert not library.asked
+
+
+SILENT = """
+import pathlib, sys, tempfile
+
+def refuse(event, args):
+    if event.startswith(("socket.connect", "socket.getaddrinfo", "socket.bind")):
+        raise SystemExit(f"a socket: {event} {args}")
+
+sys.addaudithook(refuse)
+from fmjax import init_from, interop
+from fmjax.data import tokenizer, weights
+
+golden = "tests/golden/lm/gpt2"
+net, variables = interop.load(golden)
+with tempfile.TemporaryDirectory() as folder:
+    interop.save(folder, net, variables)
+    interop.read_for(net, pathlib.Path(folder))
+    for name in ("runs/pretrain", "gpt2", "no/such/folder"):
+        assert not weights.directory(name).exists()
+        try:
+            tokenizer.load(name)
+        except FileNotFoundError:
+            continue
+        raise SystemExit(f"{name} is there")
+assert "huggingface_hub" not in sys.modules
+print("silent")
+"""
+
+
+def test_reading_and_writing_open_no_socket():
+    done = subprocess.run(
+        [sys.executable, "-c", SILENT], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "silent", done.stderr

@@ -1,5 +1,7 @@
 """`attend` against plain numpy, and relations that hold whatever the numbers are."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,6 +107,34 @@ def test_a_query_which_sees_no_key_gets_finite_values_and_gradients():
     np.testing.assert_allclose(out[0], expected, rtol=1e-5, atol=1e-6)
     for grad in jax.grad(total, argnums=(0, 1, 2))(query, key, value):
         assert np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("scale", [None, 1.0])
+def test_the_library_s_implementation_is_the_same(causal, groups, scale):
+    keys = 5 if causal else 7
+    given = arrays(keys=keys, groups=groups)
+    mask = (jnp.arange(keys) < jnp.array([[3], [keys]]))[:, None, None]
+    bias = jax.random.normal(jax.random.key(0), (1, 4, 5, keys))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def values(implementation, given, bias):
+        def total(given, bias):
+            options = dict(mask=mask, causal=causal, scale=scale)
+            out = attend(*given, bias=bias, implementation=implementation, **options)
+            return (out**3).sum(), out
+
+        return jax.value_and_grad(total, argnums=(0, 1), has_aux=True)(given, bias)
+
+    ours, theirs = values(None, given, bias), values("xla", given, bias)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+def test_an_unknown_implementation_is_named():
+    with pytest.raises(ValueError, match=r"no implementation 'flash' \(xla, cudnn\)"):
+        attend(*arrays(), implementation="flash")
 
 
 def test_softmax_is_in_float32_and_the_result_in_values_dtype():
