@@ -60,7 +60,16 @@ def own(path):
 
 
 MACHINERY = tuple(
-    f"fmjax.{name}" for name in (*CORE, "workdir", "predict", "generate", "page")
+    f"fmjax.{name}"
+    for name in (
+        *CORE,
+        "workdir",
+        "predict",
+        "generate",
+        "page",
+        "convert",
+        "init_from",
+    )
 )
 
 
@@ -135,7 +144,7 @@ class TestArrows:
         """The tests above look at something: these arrows are there and found."""
         assert leads_to(ROOT / "fmjax/train.py", "fmjax.parallel")
         assert leads_to(ROOT / "fmjax/models/bert.py", "fmjax.layers")
-        assert leads_to(ROOT / "fmjax/checkpoint.py", "fmjax.interop"), (
+        assert leads_to(ROOT / "fmjax/init_from.py", "fmjax.interop"), (
             "inside a function"
         )
 

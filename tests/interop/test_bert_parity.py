@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from fmjax import interop
 from tests.golden import bert_cases
 
 pytestmark = pytest.mark.parity
@@ -12,40 +11,23 @@ needs = "needs the parity extra: pip install 'fmjax[parity]'"
 torch = pytest.importorskip("torch", reason=needs)
 transformers = pytest.importorskip("transformers", reason=needs)
 
-from tests.golden import bert_reference  # noqa: E402  (imports torch)
+from tests.golden import compare  # noqa: E402  (imports torch)
 
 
 @pytest.mark.parametrize("name", bert_cases.CASES)
 def test_equals_transformers(name, tmp_path, record_property):
     case = bert_cases.CASES[name]
-    reference = bert_reference.model(case)
-    reference.save_pretrained(tmp_path / "theirs")
-    net, variables = interop.load(tmp_path / "theirs")
-
-    given = bert_cases.inputs(case)
-    expected = bert_reference.compute(reference, given)
-    got = bert_cases.ours(net, variables, given)
-    worst = bert_cases.differences(expected, got)
-    record_property("differences", worst)
-    print(name, worst)
-    bert_cases.assert_within_bars(case.hidden_size, worst)
-
-    interop.save(tmp_path / "ours", net, variables)
-    again, info = getattr(transformers, case.kind).from_pretrained(
-        tmp_path / "ours",
-        attn_implementation="eager",
-        output_loading_info=True,
-        pad_token_id=None,  # see bert_cases.Case.config
-    )
-    assert not any(info.values()), info
-    theirs, ours = reference.state_dict(), again.state_dict()
-    assert set(theirs) == set(ours)
-    for key, tensor in theirs.items():
-        assert torch.equal(tensor, ours[key]), key
+    found = compare.run(case, tmp_path)
+    record_property("differences", found.worst)
+    print(name, found.worst)
+    bert_cases.assert_within_bars(case.hidden_size, found.worst)
+    assert not any(found.info.values()), found.info
+    assert found.bit_equal
+    again, reference = found.again, found.reference
     for key in ("hidden_act", "layer_norm_eps", "num_labels", "hidden_dropout_prob"):
         assert getattr(again.config, key) == getattr(reference.config, key)
-    for key, value in bert_reference.compute(again.eval(), given).items():
-        np.testing.assert_array_equal(value, expected[key], err_msg=key)
+    for key, value in compare.compute(case, again, found.given).items():
+        np.testing.assert_array_equal(value, found.expected[key], err_msg=key)
 
 
 def test_parameter_counts_of_the_large_sizes_are_the_reference_s():

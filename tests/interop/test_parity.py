@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 
-from fmjax import interop
 from tests.golden import bert_cases, lm_cases
 
 pytestmark = pytest.mark.parity
@@ -13,40 +12,23 @@ needs = "needs the parity extra: pip install 'fmjax[parity]'"
 torch = pytest.importorskip("torch", reason=needs)
 transformers = pytest.importorskip("transformers", reason=needs)
 
-from tests.golden import lm_reference  # noqa: E402  (imports torch)
+from tests.golden import compare  # noqa: E402  (imports torch)
 
 
 @pytest.mark.parametrize("name", lm_cases.CASES)
 def test_equals_transformers(name, tmp_path):
     case = lm_cases.CASES[name]
-    reference = lm_reference.model(case)
-    reference.save_pretrained(tmp_path / "theirs")
-    loaded = interop.read(tmp_path / "theirs")
-    assert loaded.report.unknown == loaded.report.settings == ()
-    net, variables = loaded.net, loaded.variables
-
-    given = lm_cases.inputs(case)
-    expected = lm_reference.compute(case, reference, given)
-    got = lm_cases.ours(case, net, variables, given)
-    worst = bert_cases.differences(expected, got)
-    print(name, worst)
-    bert_cases.assert_within_bars(case.width, worst)
-
-    interop.save(tmp_path / "ours", net, variables)
-    again, info = type(reference).from_pretrained(
-        tmp_path / "ours", attn_implementation="eager", output_loading_info=True
-    )
-    assert not any(info.values()), info
-    theirs, ours = reference.state_dict(), again.state_dict()
-    assert set(theirs) == set(ours)
-    for key, tensor in theirs.items():
-        assert torch.equal(tensor, ours[key]), key
-    again.eval()
+    found = compare.run(case, tmp_path)
+    print(name, found.worst)
+    bert_cases.assert_within_bars(case.width, found.worst)
+    assert not any(found.info.values()), found.info
+    assert found.bit_equal
+    again, reference = found.again, found.reference
     for key in ("pad_token_id", "eos_token_id"):
         setattr(again.config, key, getattr(reference.config, key))
-    for key, value in lm_reference.compute(case, again, given).items():
+    for key, value in compare.compute(case, again, found.given).items():
         if not key.startswith("grad/"):  # the padding row's, which the ids decide
-            np.testing.assert_array_equal(value, expected[key], err_msg=key)
+            np.testing.assert_array_equal(value, found.expected[key], err_msg=key)
 
 
 SIZES = {
