@@ -30,11 +30,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c.objective = dict(name="next_token", label_smoothing=0.1)
     c.tokenizer = dict(kind="unigram", vocab_size=4096, cased=True, corpus=data)
     c.data = data
-    c.inputs = dict(name="seq2seq", length=48, target_length=48)
-    c.optim = dict(name="adam", lr=1e-3, schedule="rsqrt", warmup="400 steps")
+    c.inputs = dict(name="seq2seq", length=64, target_length=64)
+    c.optim = dict(name="adam", lr=3e-3, schedule="rsqrt", warmup="400 steps")
     c.optim.b2, c.optim.eps = 0.98, 1e-9
     c.batch_size = 32
-    c.steps = "4 epochs"
+    c.steps = "3 epochs"
     c.accum = 1
     c.evaluate = dict(every="1 epoch", splits=("validation",), patience=2)
     c.evaluate.metric = "validation/loss"
