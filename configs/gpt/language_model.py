@@ -5,14 +5,20 @@
         --workdir runs/peoples_daily
     python -m fmjax.generate --workdir runs/brown --temperature 0.8 "The jury"
 
-'' is a small GPT on the words of the Brown corpus, 'chinese' on the characters of the
-People's Daily. The published sizes are for a corpus of your own
+'' is a small GPT on the words of the Brown corpus. Claim: perplexity 172 +- 5 a word on
+the test split, where Kneser-Ney 5-grams have 216, by `python -m
+experiments.language_models.run`, seed 0, 30 minutes on one core that was shared with
+other work. 'chinese' is one on the characters of the People's Daily. Claim: perplexity
+251 +- 13 a character (7.97 bits) by the same command, after 4 minutes, which is far too
+short: Kneser-Ney has 63.
+
+The published sizes are for a corpus of your own
 (--config.data.corpus.path=my_texts/): GPT-3's recipe (appendix B and table 2.1: Adam
 0.9, 0.95, clip 1.0, cosine to 10 %, 375e6 tokens of warm-up, weight decay 0.1, its
 rates and batch sizes, which here do not grow from 32,000 tokens; the cosine ends with
 the run, after 300e9 tokens, and not after 260e9). GPT-2's paper does not give its own,
-so that its sizes take that of their GPT-3 neighbours. None but ':tiny', which needs no
-network, has been trained to the end here.
+so that its sizes take that of their GPT-3 neighbours. None of these has been trained to
+the end here. ':tiny' needs no network.
 """
 
 from ml_collections import ConfigDict
@@ -43,17 +49,17 @@ def get_config(arg: str = "") -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
     c.model = dict(name="gpt", size=None, vocab_size=None)
-    c.model.update(dict(depth=4, width=256, heads=4, mlp_width=1024, max_length=128))
-    c.model.dropout = c.model.attention_dropout = c.model.embed_dropout = 0.2
+    c.model.update(dict(depth=2, width=128, heads=4, mlp_width=512, max_length=128))
+    c.model.dropout = c.model.attention_dropout = c.model.embed_dropout = 0.0
     c.objective = dict(name="next_token")
     c.tokenizer = dict(kind="words", vocab_size=16384, cased=True)
     c.data = dict(name="windows", corpus=corpus, length=128)
     c.inputs = dict(name="next_token", join_documents=False)
-    c.optim = dict(name="adamw", lr=1e-3, schedule="cosine", warmup="5%")
+    c.optim = dict(name="adamw", lr=2e-3, schedule="cosine", warmup="2%")
     c.optim.weight_decay = 0.1
     c.optim.clip = 1.0
-    c.batch_size = 16
-    c.steps = "6 epochs"
+    c.batch_size = 8
+    c.steps = "2 epochs"
     c.accum = 1
     c.evaluate = dict(every="0.5 epochs", splits=("validation",), patience=3)
     c.evaluate.metric = "validation/loss"
@@ -65,9 +71,9 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg == "chinese":
         c.data.corpus = dict(name="peoples_daily")
         c.tokenizer = dict(kind="characters", vocab_size=4096, cased=True)
-        c.steps = "1 epoch"
-        c.model.dropout = c.model.attention_dropout = c.model.embed_dropout = 0.1
-        c.evaluate.every = "0.1 epochs"
+        c.model.depth = 3
+        c.steps = "0.6 epochs"
+        c.evaluate.every = "0.15 epochs"
     if arg in SIZES:
         rate, tokens = RATES[arg]
         length = SIZES[arg]["max_length"]
