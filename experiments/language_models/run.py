@@ -215,8 +215,8 @@ def sections_of(found: dict, folders: Sequence[pathlib.Path]) -> list[page.Secti
             page.figure(
                 learning(found, folders),
                 "Perplexity of a token on validation while the network trained. Its "
-                "windows there don't overlap: most tokens have less than half a "
-                "window before them, so the test numbers are a little better",
+                "windows there don't overlap, and half of the tokens have less than "
+                "half a window before them; those of the test numbers have more",
             ),
             page.table(
                 found["orders"],
