@@ -43,9 +43,9 @@ def load(
 ) -> interop.Report:
     """Makes the run's folder `workdir` of a public checkpoint; returns the report.
 
-    source: as in `interop.load`. head, classes: of BERT, in place of what its config
-    says. dtype: what the run computes in. allow_unknown: leave out tensors that the
-    family does not know, which are refused otherwise.
+    source: a folder, or a name as in `weights.directory`. head, classes: of BERT, in
+    place of what its config says. dtype: what the run computes in. allow_unknown: leave
+    out tensors that the family does not know, which are refused otherwise.
     base: a config of `fmjax.train`, whose objective, data and inputs the run has; by
     default they are those of the head. overrides: dotted settings, over either.
     Parameters are never made up here.
@@ -56,7 +56,8 @@ def load(
     workdir = pathlib.Path(workdir)
     if workdir.exists() and any(workdir.iterdir()):
         raise config.ConfigError(f"{workdir} is not empty; use another --workdir")
-    folder = weights.directory(source)
+    with config.blaming("convert"):
+        folder = weights.directory(source)
     if not folder.is_dir():
         raise FileNotFoundError(weights.missing(source))
     with config.blaming("convert"):

@@ -6,6 +6,7 @@ That transformers loads what is written is in tests/interop/test_exported.py.
 import json
 import pathlib
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -220,6 +221,9 @@ def test_wrong_commands_name_the_remedy(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no folder a/b; .* or hf:a/b for a"):
         convert.main(["--from", "a/b", "--workdir", "run"])
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(config.ConfigError, match=r"pip install 'fmjax\[hub\]'"):
+        convert.main(["--from", "hf:a/b", "--workdir", "run"])
     with pytest.raises(config.ConfigError, match="no workdir of a run"):
         convert.main(["--to", "x", "--workdir", "run"])
     with pytest.raises(config.ConfigError, match="takes a run as it is"):
