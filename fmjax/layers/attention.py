@@ -14,7 +14,9 @@ from flax.typing import Dtype, Initializer
 from fmjax.layers.attend import attend
 from fmjax.layers.dense import dense, truncated_normal
 
-Cache = dict[str, jax.Array]  # 'key' and 'value', both [B, L, G, K]
+# 'key' and 'value', both [B, G, L, K]: heads go before slots, as `attend` wants them, so
+# that a step of decoding reads a cache as it lies.
+Cache = dict[str, jax.Array]
 
 
 class Attention(nn.Module):
@@ -85,18 +87,19 @@ class Attention(nn.Module):
             kept = source
         else:
             source = x if source is None else source
-            kept = {n: project(source, kv_heads, n) for n in ("key", "value")}
+            names = ("key", "value")
+            kept = {n: project(source, kv_heads, n).swapaxes(1, 2) for n in names}
         if cache is not None:
             kept = {
                 name: jax.lax.dynamic_update_slice_in_dim(
-                    cache[name], new.astype(cache[name].dtype), index, axis=1
+                    cache[name], new.astype(cache[name].dtype), index, axis=2
                 )
                 for name, new in kept.items()
             }
         out = attend(
             query,
-            kept["key"],
-            kept["value"],
+            kept["key"].swapaxes(1, 2),
+            kept["value"].swapaxes(1, 2),
             mask=mask,
             bias=bias,
             causal=causal,
@@ -116,9 +119,9 @@ class Attention(nn.Module):
 def empty(
     batch: int, length: int, heads: int, head_width: int, dtype: Dtype = "float32"
 ) -> Cache:
-    """A cache of `length` empty slots: zeros [batch, length, heads, head_width]."""
+    """A cache of `length` empty slots: zeros [batch, heads, length, head_width]."""
     # Two arrays and not one twice, so that both can be given away to a compiled step.
-    shape = (batch, length, heads, head_width)
+    shape = (batch, heads, length, head_width)
     return {"key": jnp.zeros(shape, dtype), "value": jnp.zeros(shape, dtype)}
 
 
