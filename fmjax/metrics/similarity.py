@@ -26,3 +26,26 @@ def compute(*, cosine: ArrayLike, score: ArrayLike) -> dict[str, Any]:
         "spearman": float(stats.spearmanr(said, wanted).statistic),
         "pearson": float(stats.pearsonr(said, wanted).statistic),
     }
+
+
+def spearman(weights: np.ndarray, said: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The rank correlation as a statistic for `bootstrap.interval`: [R].
+
+    weights: [R, N], how often each pair was drawn; said, wanted: [N]. Ranks are those
+    in the draw, where a pair drawn twice is tied with itself; 0 where a list is
+    constant there.
+    """
+    x, y = _ranks(weights, said), _ranks(weights, wanted)
+    total = weights.sum(axis=1, keepdims=True)
+    x, y = (r - (weights * r).sum(axis=1, keepdims=True) / total for r in (x, y))
+    spread = np.sqrt((weights * x * x).sum(axis=1) * (weights * y * y).sum(axis=1))
+    both = (weights * x * y).sum(axis=1)
+    return np.divide(both, spread, out=np.zeros_like(both), where=spread > 0)
+
+
+def _ranks(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Each value's mean rank in each draw [R, N], less a constant."""
+    _, group = np.unique(values, return_inverse=True)
+    counts = np.zeros((len(weights), group.max() + 1))
+    np.add.at(counts.T, group, weights.T)
+    return (np.cumsum(counts, axis=1) - counts / 2)[:, group]

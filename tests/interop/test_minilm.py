@@ -5,8 +5,27 @@ import numpy as np
 import pytest
 import tokenizers
 
+from experiments.word_similarity import run
 from fmjax import interop
 from fmjax.data import fetch, weights
+
+# Spearman's correlations, as measured with these weights before this code was written.
+CORRELATIONS = {"wordsim353": 0.729, "simlex999": 0.446, "men": 0.764}
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("dataset", CORRELATIONS)
+def test_words_are_alike_as_people_say(dataset):
+    try:
+        found = run.measure(run.CHECKPOINT, dataset, draws=100)
+        (vector,) = run.vectors(run.CHECKPOINT, [run.SENTENCE])
+    except fetch.Unreachable as error:
+        pytest.skip(f"registry out of reach: {error}")
+    np.testing.assert_allclose(vector[:5], run.PUBLISHED, atol=5e-5)
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
+    interval = found["spearman"]
+    assert interval["value"] == pytest.approx(CORRELATIONS[dataset], abs=1e-3)
+    assert interval["low"] < interval["value"] < interval["high"]
 
 
 @pytest.mark.network

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from fmjax.metrics import (
     language_model,
@@ -130,3 +131,15 @@ def test_answers_are_those_of_the_best_window():
 )
 def test_overlap_ignores_case_articles_and_punctuation(said, wanted, score):
     assert question_answering.overlap(said, wanted) == score
+
+
+def test_rank_correlation_of_a_draw_is_scipys_of_the_drawn_pairs():
+    rng = np.random.default_rng(0)
+    said, wanted = rng.normal(size=12), rng.integers(4, size=12).astype(float)
+    drawn = rng.integers(12, size=(5, 12))
+    weights = np.stack([np.bincount(row, minlength=12) for row in drawn])
+    found = similarity.spearman(weights.astype(float), said, wanted)
+    expected = [stats.spearmanr(said[row], wanted[row]).statistic for row in drawn]
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    alone = np.eye(12)[:1]  # one pair, twelve times: constant, no correlation
+    assert similarity.spearman(12 * alone, said, wanted) == 0
