@@ -17,10 +17,7 @@ import pathlib
 import time
 from typing import Any
 
-import numpy as np
-
-from experiments import arms
-from experiments.sentiment import baseline
+from experiments import arms, tfidf
 from fmjax import cli, config, figures, page
 from fmjax.metrics import bootstrap
 
@@ -44,16 +41,6 @@ def fetch(specs: dict[str, dict]) -> dict[str, Any]:
             if name in facts:
                 arms.say(f"    {name}: {facts[name]}")
     return found
-
-
-def tfidf(spec: dict) -> tuple[np.ndarray, float]:
-    """The baseline's test probabilities and its regularisation."""
-    texts = {}
-    for split in ("train", "validation", "test"):
-        data = config.part("data", spec)(split).rows
-        rows = [data[i] for i in range(len(data))]
-        texts[split] = ([r["text"] for r in rows], [r["label"] for r in rows])
-    return baseline.fit(texts["train"], texts["validation"], texts["test"][0])
 
 
 def write(root: pathlib.Path, facts: dict, results: dict, folders: dict, note: str):
@@ -206,7 +193,7 @@ def main() -> int:
     arms.say(f"[{stages - 1}/{stages}] test split, and TF-IDF with logistic regression")
     tested = {name: arms.predictions(runs, "test") for name, runs in folders.items()}
     labels, classes = (tested["scratch"][k] for k in ("labels", "classes"))
-    probabilities, strength = tfidf(texts)
+    probabilities, strength = tfidf.of(texts, root / "tfidf.npz")
     everything = {name: t["probabilities"] for name, t in tested.items()}
     everything["TF-IDF + logistic regression"] = probabilities[None]
     right = {n: arms.correct(labels, p) for n, p in everything.items()}
