@@ -16,6 +16,9 @@ from fmjax.layers.dense import dense, truncated_normal
 
 Cache = dict[str, jax.Array]  # 'key' and 'value', both [B, L, G, K]
 
+# Parameters [P, G, K] that `transforms.prefix` puts beside a module's own.
+PREFIX_KEY, PREFIX_VALUE = "prefix_key", "prefix_value"
+
 
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2.2).
@@ -93,10 +96,16 @@ class Attention(nn.Module):
                 )
                 for name, new in kept.items()
             }
+        seen = kept
+        if self.has_variable("params", PREFIX_KEY):
+            names = {"key": PREFIX_KEY, "value": PREFIX_VALUE}
+            more: Cache = {k: self.get_variable("params", n) for k, n in names.items()}
+            seen, mask, bias = _after(more, kept, mask, bias, causal)
+            causal = False
         out = attend(
             query,
-            kept["key"],
-            kept["value"],
+            seen["key"],
+            seen["value"],
             mask=mask,
             bias=bias,
             causal=causal,
@@ -131,6 +140,35 @@ def visible(mask: jax.Array, index: jax.Array | int, queries: int) -> jax.Array:
     slots = jnp.arange(mask.shape[1])
     before = slots[None, :] <= (index + jnp.arange(queries))[:, None]
     return (before[None] & mask[:, None, :])[:, None]
+
+
+def _after(
+    prefix: Cache,
+    kept: Cache,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    causal: bool,
+) -> tuple[Cache, jax.Array | None, jax.Array | None]:
+    """Keys and values with a prefix before them, which all see and no bias is for."""
+    batch, slots = kept["key"].shape[:2]
+    if causal:
+        order = jnp.tri(slots, dtype=bool)
+        mask = order if mask is None else mask & order
+
+    def before(new: jax.Array, old: jax.Array) -> jax.Array:
+        rows = jnp.broadcast_to(new.astype(old.dtype), (batch, *new.shape))
+        return jnp.concatenate([rows, old], axis=1)
+
+    def widened(x: jax.Array | None, value: float | bool) -> jax.Array | None:
+        if x is None:
+            return None
+        sides = [(0, 0)] * (x.ndim - 1) + [(prefix["key"].shape[0], 0)]
+        if x.shape[-1] == 1 and slots != 1:
+            x = jnp.broadcast_to(x, (*x.shape[:-1], slots))
+        return jnp.pad(x, sides, constant_values=value)
+
+    seen = {name: before(prefix[name], kept[name]) for name in kept}
+    return seen, widened(mask, True), widened(bias, 0.0)
 
 
 def _divisors(n: int) -> str:
