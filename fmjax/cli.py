@@ -17,6 +17,7 @@ VERBS = {
     "evaluate": "evaluate a run on a split",
     "predict": "predict for texts, files or standard input",
     "generate": "write text from prompts, or for a split, with metrics",
+    "convert": "turn a public checkpoint into a run, or a run into one",
     "report": "write a run's HTML report",
 }
 

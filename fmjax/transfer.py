@@ -17,18 +17,19 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from fmjax import checkpoint, config, optim, parallel, report
+from fmjax import config, optim, parallel, report, transforms
+from fmjax import init_from as initial
 
 
 def begin(params: Any, net: Any, init_from: Mapping | None) -> tuple[Any, dict]:
     """(parameters as a run begins with, what befell each) from freshly made ones."""
     if not init_from:
         return params, {}
-    bound = config.bind("init_from", checkpoint.init_from, init_from)
-    params, loaded = bound(params)
-    settle = getattr(net, "settle", None)
-    if settle is not None:
+    bound = config.bind("init_from", initial.init_from, init_from)
+    params, loaded = bound(params, transforms.plain(net))
+    if isinstance(net, transforms.Transformed):
         places = jax.tree.map(lambda x: x.sharding, params)
+        settle = lambda p: net.settle(p, frozenset(loaded["fresh"]))  # noqa: E731
         params = jax.jit(settle, out_shardings=places)(params)
     return params, loaded
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from fmjax import checkpoint, optim, parallel, step
+from fmjax import checkpoint, parallel, step
 from fmjax.config import ConfigError
 from tests.runs import ROOT
 
@@ -228,93 +228,6 @@ class TestWeights:
         count, total = done.stdout.split()
         want = float(jnp.abs(state.params["head"]["kernel"]).sum())
         assert (int(count), float(total)) == (1, pytest.approx(want, rel=1e-6))
-
-
-@pytest.fixture
-def source(tmp_path):
-    """A workdir with trained weights, and them."""
-    params = make(seed=5)[0].params
-    made = checkpoint.Checkpoints(tmp_path / "source")
-    made.save_best(5, params, {})
-    made.close()
-    return str(tmp_path / "source"), params
-
-
-class TestInitFrom:
-    def test_loads_every_parameter(self, source):
-        path, want = source
-        found, report = checkpoint.init_from(make()[0].params, path=path)
-        assert bits(found) == bits(want)
-        assert report == {"loaded": optim.paths(want), "fresh": [], "unused": []}
-
-    def test_keeps_the_places(self, source):
-        state, _ = make(parallel.plan(params="fsdp"))
-        found, _ = checkpoint.init_from(state.params, path=source[0])
-        for have, want in zip(
-            *map(jax.tree.leaves, (found, state.params)), strict=True
-        ):
-            assert have.sharding == want.sharding
-
-    def test_missing_ones_are_refused_unless_allowed(self, source):
-        path, want = source
-        fresh = make()[0].params
-        fresh["classify"] = {"kernel": jnp.ones((8, 2)), "bias": jnp.zeros(2)}
-        with pytest.raises(ConfigError) as error:
-            checkpoint.init_from(fresh, path=path)
-        text = str(error.value)
-        assert f"{path} has no parameter classify/bias" in text
-        assert "known: encoder/bias, encoder/kernel" in text
-        assert "set init_from.missing='classify'" in text
-        found, report = checkpoint.init_from(fresh, path=path, missing="^classify/")
-        assert bits(found["classify"]) == bits(fresh["classify"])
-        assert bits(found["head"]) == bits(want["head"])
-        assert report["fresh"] == ["classify/bias", "classify/kernel"]
-
-    def test_unused_ones_are_reported(self, source):
-        fresh = {"encoder": make()[0].params["encoder"]}
-        _, report = checkpoint.init_from(fresh, path=source[0])
-        assert report["loaded"] == ["encoder/bias", "encoder/kernel"]
-        assert report["unused"] == ["head/bias", "head/kernel"]
-
-    def test_renames_in_order(self, source):
-        path, want = source
-        fresh = {"tower": make()[0].params["encoder"], "head": make()[0].params["head"]}
-        renames = (("^encoder/", "body/"), ("^body/", "tower/"))
-        found, report = checkpoint.init_from(fresh, path=path, rename=renames)
-        assert bits(found["tower"]) == bits(want["encoder"])
-        assert report["unused"] == []
-
-    def test_skips(self, source):
-        path, _ = source
-        fresh = make()[0].params
-        found, report = checkpoint.init_from(
-            fresh, path=path, skip="^head/", missing="^head/"
-        )
-        assert bits(found["head"]) == bits(fresh["head"])
-        assert report["fresh"] == ["head/bias", "head/kernel"]
-        assert report["unused"] == []
-        with pytest.raises(ConfigError, match="has no parameter head/bias"):
-            checkpoint.init_from(fresh, path=path, skip="^head/")
-
-    def test_a_wrong_shape_shows_both(self, source):
-        fresh = make(init=functools.partial(init, width=16))[0].params
-        message = (
-            re.escape("encoder/kernel is (8, 8) in ") + ".*" + re.escape("(16, 8) here")
-        )
-        with pytest.raises(ConfigError, match=message):
-            checkpoint.init_from(fresh, path=source[0], missing=".*")
-
-    def test_two_parameters_renamed_to_one_are_refused(self, source):
-        with pytest.raises(ConfigError, match=r"init_from\.rename"):
-            checkpoint.init_from(
-                {"head": make()[0].params["head"]},
-                path=source[0],
-                rename=(("^encoder/", "head/"),),
-            )
-
-    def test_no_such_place(self, tmp_path):
-        with pytest.raises((ConfigError, FileNotFoundError), match="nowhere"):
-            checkpoint.init_from(make()[0].params, path=str(tmp_path / "nowhere"))
 
 
 def test_progress_is_readable_json(tmp_path, store):

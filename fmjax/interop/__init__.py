@@ -14,10 +14,11 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from fmjax.interop import names, safetensors
+from fmjax.data import hub, weights
+from fmjax.interop import names, safetensors, tokenizer_folder
 from fmjax.interop.names import Report
 
-__all__ = ["Loaded", "Report", "load", "read", "save"]
+__all__ = ["Loaded", "Report", "load", "read", "read_for", "save", "tokenizer"]
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 # config can name nothing else.
 FAMILIES = {"bert": "bert", "gpt2": "gpt", "t5": "t5", "marian": "transformer"}
 
+DTYPES = ("float32", "bfloat16", "float16")
 CONFIG_LIMIT = 16_000_000  # bytes
 
 
@@ -46,6 +48,9 @@ def load(
 ) -> tuple[Any, dict[str, Any]]:
     """(net, variables) of a checkpoint directory; variables are float32 in host memory.
 
+    directory: a folder, the name of published weights, or a repository of the Hugging
+    Face hub as 'hf:org/name' or 'hf:org/name@revision' (`fmjax.data.weights`); where
+    neither the folder nor its parent is there, 'org/name' will do too.
     head: of the model family, or None for the bare encoder; 'auto' takes what the
     config's `architectures` names. classes: of a classification head, in place of the
     config's. key: initialises parameters which the file lacks (a fresh head).
@@ -73,11 +78,70 @@ def read(
     key: jax.Array | None = None,
 ) -> Loaded:
     """As `load`, with the report; unknown tensors are reported and not refused."""
-    directory = Path(directory)
-    config = _config(directory / "config.json")
+    directory = _directory(directory)
+    config = config_of(directory)
     family = _family(config)
     if head == "auto":
         head = _head(config, family.ARCHITECTURES)
+    loaded = _read(directory, config, family, head, classes)
+    if not loaded.report.missing:
+        return loaded
+    params = names.flatten(loaded.variables["params"])
+    params |= _fresh(directory, loaded.net, family, loaded.report, key)
+    return Loaded(loaded.net, {"params": names.unflatten(params)}, loaded.report)
+
+
+def read_for(net: nn.Module, directory: str | os.PathLike[str]) -> Loaded:
+    """What a checkpoint has for `net`, also where the two have unlike heads.
+
+    The result's parameters are those of the checkpoint's own sizes, and its report's
+    `missing` those that it has not: what to do about either is the caller's to say.
+    Raises ValueError where the families differ, or fields that no shape shows and that
+    change the outputs (heads, activations, ...), and else as `load`.
+    """
+    directory = _directory(directory)
+    config = config_of(directory)
+    family = _family(config)
+    if not isinstance(net, family.Model):
+        raise ValueError(
+            f"{directory} is of {family.Model.__module__}, the model to begin is of "
+            f"{type(net).__module__}"
+        )
+    read_as = getattr(family, "read_as", lambda config, head: None)
+    head = read_as(config, getattr(net, "head", None))
+    loaded = _read(directory, config, family, head, None)
+    if unknown := loaded.report.unknown:
+        raise ValueError(f"{directory} has unknown tensors: {', '.join(unknown)}")
+    theirs, ours = family.config(loaded.net), family.config(net)
+    for field in family.UNSEEN:
+        if theirs.get(field) != ours.get(field):
+            raise ValueError(
+                f"{directory}: config.json has {field} = {theirs.get(field)!r}, this "
+                f"model would have {ours.get(field)!r}; its outputs would be others. "
+                "Set the model's field alike"
+            )
+    return loaded
+
+
+def tokenizer(directory: str | os.PathLike[str]) -> Any:
+    """The tokenizer of a checkpoint directory (as in `load`), which fits its config.
+
+    See `fmjax.data.tokenizer.load` for the files that are read. Raises ValueError,
+    naming the id, where it has ids beyond the config's vocabulary, or lacks one that
+    the config names for the end, padding or another role; else as the former.
+    """
+    directory = _directory(directory)
+    return tokenizer_folder.read(directory, config_of(directory))
+
+
+def _read(
+    directory: Path,
+    config: Mapping[str, Any],
+    family: Any,
+    head: str | None,
+    classes: int | None,
+) -> Loaded:
+    """Without parameters that the file lacks."""
     tensors = safetensors.read_directory(directory)
     net = family.Model(**family.fields(config, head, classes, tensors.keys()))
     shapes = _shapes(net, family)
@@ -99,8 +163,6 @@ def read(
         settings=family.unread(config),
         missing=tuple(path for path in report.missing if path not in zeros),
     )
-    if report.missing:
-        params |= _fresh(directory, net, family, report, key)
     return Loaded(net, {"params": names.unflatten(params)}, report)
 
 
@@ -109,6 +171,7 @@ def save(
     net: nn.Module,
     variables: Mapping[str, Any],
     *,
+    dtype: str = "float32",
     shard_bytes: int = safetensors.SHARD_BYTES,
     settings: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
@@ -116,12 +179,17 @@ def save(
 
     The directory is made where absent; files of these names are replaced. What is more
     than `shard_bytes` is written as several files and an index.
-    settings: further keys of config.json, such as a tokenizer's eos_token_id, or
-        id2label. BERT's head 'embed' is written as an encoder without a pooler.
-    Raises ValueError where the net's family has no public format here, or variables
-    are not the net's: missing, unknown or misshapen parameters, by name.
+    dtype: of the tensors, one of DTYPES. settings: further keys of config.json, such as
+    a tokenizer's eos_token_id, or id2label.
+    BERT's head 'embed' is written as an encoder without a pooler, and a Transformer
+    with sines and cosines by turns as the same function with Marian's order.
+    Raises ValueError where the net's family has no public format here, variables are
+    not the net's (missing, unknown or misshapen parameters, by name), or a number is
+    too large for `dtype`.
     """
     family = _family_of(net)
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype={dtype!r}; it is {', '.join(DTYPES)}")
     if extras := sorted(set(variables) - {"params"}):
         raise ValueError(f"variables beside params have no public names: {extras}")
     params = {k: np.asarray(v) for k, v in names.flatten(variables["params"]).items()}
@@ -132,7 +200,9 @@ def save(
         if value.shape != shapes[path]:
             raise ValueError(f"{path} is {value.shape}, the net's is {shapes[path]}")
 
-    config = family.config(net) | dict(settings)
+    net, params = getattr(family, "standard", lambda *same: same)(net, params)
+    config = family.config(net) | {"dtype": dtype} | dict(settings)
+    params = {path: _cast(path, value, dtype) for path, value in params.items()}
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = names.collect(params, family.entries(net))
@@ -142,7 +212,9 @@ def save(
     (directory / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _config(path: Path) -> dict[str, Any]:
+def config_of(directory: Path) -> dict[str, Any]:
+    """A folder's config.json as data. Raises ValueError where it is no JSON object."""
+    path = directory / "config.json"
     if path.stat().st_size > CONFIG_LIMIT:
         raise ValueError(f"{path} is larger than {CONFIG_LIMIT:,} bytes")
     try:
@@ -152,6 +224,27 @@ def _config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ValueError(f"{path} is not a JSON object")
     return config
+
+
+def _cast(path: str, value: np.ndarray, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        cast = value.astype(jax.dtypes.canonicalize_dtype(dtype))
+    if not np.isfinite(cast).all() and np.isfinite(value).all():
+        raise ValueError(
+            f"{path} has numbers up to {np.abs(value).max():.3g}, too large for {dtype}"
+        )
+    return cast
+
+
+def _directory(path: str | os.PathLike[str]) -> Path:
+    """The folder that a path or name means; see `load`."""
+    name = os.fspath(path)
+    if isinstance(path, str) and hub.is_name(name) and not Path(name).parent.exists():
+        name = hub.PREFIX + name
+    found = weights.directory(name)
+    if not found.is_dir():
+        raise FileNotFoundError(weights.missing(name))
+    return found
 
 
 def _family(config: Mapping[str, Any]) -> Any:
@@ -164,14 +257,19 @@ def _family(config: Mapping[str, Any]) -> Any:
     return importlib.import_module(f"fmjax.interop.{FAMILIES[kind]}")
 
 
-def _family_of(net: nn.Module) -> Any:
-    for family in FAMILIES.values():
+def kind_of(net: nn.Module) -> str:
+    """config.json's model_type for a net. Raises ValueError where there is none."""
+    for kind, family in FAMILIES.items():
         if type(net).__module__ == f"fmjax.models.{family}":
-            return importlib.import_module(f"fmjax.interop.{family}")
+            return kind
     known = ", ".join(f"fmjax.models.{family}" for family in FAMILIES.values())
     raise ValueError(
         f"{type(net).__module__} has no public format here (known: {known})"
     )
+
+
+def _family_of(net: nn.Module) -> Any:
+    return importlib.import_module(f"fmjax.interop.{FAMILIES[kind_of(net)]}")
 
 
 def _head(
@@ -197,8 +295,9 @@ def _fresh(
 ) -> dict[str, np.ndarray]:
     if key is None:
         raise ValueError(
-            f"{directory} has no tensors for {', '.join(report.missing)}; give key= to "
-            "initialise them, or another head="
+            f"{directory} has no tensors for {', '.join(report.missing)}; read it with "
+            "another head=, or begin them afresh: give key=, in training "
+            "init_from.missing"
         )
     log.warning("%s: initialised afresh: %s", directory, ", ".join(report.missing))
     fresh = names.flatten(net.init(key, family.INPUTS)["params"])

@@ -51,6 +51,9 @@ REQUIRED: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
 }
 
+# What changes the outputs and no shape shows.
+UNSEEN = ("num_attention_heads", "hidden_act", "layer_norm_eps")
+
 # The least that traces a net.
 INPUTS = {"tokens": np.zeros((1, 1), np.int32)}
 
@@ -90,6 +93,19 @@ def fields(
         "head": head,
         "classes": classes if head in CLASSED else None,
     }
+
+
+def read_as(config: Mapping[str, Any], head: str | None) -> str | None:
+    """The head to read a checkpoint under, for a net whose head is `head`.
+
+    `classifier.*` is another map in every architecture, so that it serves the same
+    head only.
+    """
+    named = config.get("architectures")
+    own = {ARCHITECTURES.get(a) for a in named or [] if isinstance(a, str)}
+    if head in ("pretrain", "mlm") or head in own:
+        return head
+    return None if head in bert.POOLED else "embed"
 
 
 def config(net: bert.Model) -> dict[str, Any]:

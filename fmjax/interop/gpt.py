@@ -46,6 +46,9 @@ UNUSED = {
     *("summary_first_dropout", "summary_proj_to_labels", "summary_use_proj"),
 }
 
+# What changes the outputs and no shape shows.
+UNSEEN = ("n_head", "activation_function", "layer_norm_epsilon", "tie_word_embeddings")
+
 # The least that traces a net.
 INPUTS = {"tokens": np.zeros((1, 1), np.int32)}
 

@@ -48,6 +48,12 @@ REQUIRED: dict[str, tuple[Any, ...]] = {
 # Derived from feed_forward_proj, or of heads and initialisers not used here.
 UNUSED = {"dense_act_fn", "is_gated_act", "classifier_dropout", "initializer_factor"}
 
+# What changes the outputs and no shape shows.
+UNSEEN = (
+    *("relative_attention_max_distance", "feed_forward_proj", "layer_norm_epsilon"),
+    *("tie_word_embeddings", "scale_decoder_outputs"),
+)
+
 # The least that traces a net.
 INPUTS = {
     "tokens": np.zeros((1, 1), np.int32),

@@ -58,6 +58,12 @@ UNUSED = {
     *("early_stopping", "length_penalty", "id2label", "label2id", "num_labels"),
 }
 
+# What changes the outputs and no shape shows.
+UNSEEN = (
+    *("encoder_attention_heads", "decoder_attention_heads", "activation_function"),
+    "scale_embedding",
+)
+
 # The least that traces a net.
 INPUTS = {
     "tokens": np.zeros((1, 1), np.int32),
@@ -97,6 +103,33 @@ def fields(
         "scale_embedding": settings.switch(c, "scale_embedding"),
         "output_bias": True,
     }
+
+
+def standard(
+    net: transformer.Model, params: dict[str, np.ndarray]
+) -> tuple[transformer.Model, dict[str, np.ndarray]]:
+    """The same function with Marian's positions, and with its bias, by path.
+
+    Sines and cosines by turns become sines first by the order of the width's units,
+    which nothing but the positions depends on; the bias is zero where there is none.
+    """
+    if net.layout == "interleaved":
+        order = np.concatenate([np.arange(i, net.width, 2) for i in (0, 1)])
+        params = {path: _ordered(path, p, order) for path, p in params.items()}
+    if not net.output_bias:
+        params = params | {"bias": np.zeros(net.vocab_size, np.float32)}
+    return net.clone(layout="halves", output_bias=True), params
+
+
+def _ordered(path: str, value: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """A parameter of a net whose stream of width D has its units in this order."""
+    module, _, leaf = path.rpartition("/")
+    if path == "embed/embedding" or "_norm" in module:
+        return value[..., order]
+    part = module.rpartition("/")[2]
+    if part in ("out", "down"):
+        return value[..., order]
+    return value[order] if leaf == "kernel" else value
 
 
 def config(net: transformer.Model) -> dict[str, Any]:

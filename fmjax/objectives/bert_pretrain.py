@@ -9,25 +9,25 @@ import optax
 def objective(apply, params, extras, batch, key):
     """Sums of masked language modelling and of next-sentence prediction (nats).
 
-    The model returns logits [B, P, V] at the masked positions and [B, 2] for the pair.
+    The model returns logits [B, P, V] at the masked positions and [B, 2] for the pair,
+    or the former alone (BERT's head 'mlm'): then there is the first term alone.
     batch: inputs, targets int32 [B, P], weights float32 [B, P] (0 = unused position),
     next int32 [B] (0 = B follows A), mask float32 [B].
     The terms have unlike denominators: masked positions, and sentence pairs.
     """
-    (tokens, pair), extras = apply(params, extras, batch["inputs"], key=key)
-    tokens, pair = tokens.astype(jnp.float32), pair.astype(jnp.float32)
+    said, extras = apply(params, extras, batch["inputs"], key=key)
+    tokens, pair = said if isinstance(said, tuple) else (said, None)
+    tokens = tokens.astype(jnp.float32)
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels
     mask, weights = batch["mask"], batch["weights"] * batch["mask"][:, None]
     masked = cross_entropy(tokens, batch["targets"]) * weights
-    following = cross_entropy(pair, batch["next"]) * mask
     right = (tokens.argmax(-1) == batch["targets"]) * weights
-    right_pair = (pair.argmax(-1) == batch["next"]) * mask
-    losses = {
-        "masked_lm": (masked.sum(), weights.sum()),
-        "next_sentence": (following.sum(), mask.sum()),
-    }
-    metrics = {
-        "masked_lm_accuracy": (right.sum(), weights.sum()),
-        "next_sentence_accuracy": (right_pair.sum(), mask.sum()),
-    }
+    losses = {"masked_lm": (masked.sum(), weights.sum())}
+    metrics = {"masked_lm_accuracy": (right.sum(), weights.sum())}
+    if pair is not None:
+        pair = pair.astype(jnp.float32)
+        following = cross_entropy(pair, batch["next"]) * mask
+        right_pair = (pair.argmax(-1) == batch["next"]) * mask
+        losses["next_sentence"] = (following.sum(), mask.sum())
+        metrics["next_sentence_accuracy"] = (right_pair.sum(), mask.sum())
     return losses, metrics, extras

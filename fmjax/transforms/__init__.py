@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -52,13 +52,14 @@ class Transformed:
         with nn.intercept_methods(lambda *call: self._intercept(None, *call)):
             return self.net.apply(*args, **kwargs)
 
-    def settle(self, params: Any) -> Any:
-        """The parameters after others were loaded into the net: its own begin anew.
+    def settle(self, params: Any, fresh: Collection[str]) -> Any:
+        """The parameters after others were loaded into the net, which `fresh` were not.
 
-        Most begin with what does not depend on the net's; see `dora` for one that does.
+        Most begin with what does not depend on the net's; DoRA's lengths do.
         """
-        inner = getattr(self.net, "settle", None)
-        return inner(params) if inner else params
+        if isinstance(self.net, Transformed):
+            return self.net.settle(params, fresh)
+        return params
 
     def found(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The transform's own parameters by path."""
@@ -106,6 +107,13 @@ def without_dropout_of_its_own(net: Any, dropout: float, name: str) -> None:
             f"{name}.dropout={dropout} can't be with model.scan or model.remat, whose "
             "blocks have no random stream of their own; set it to 0"
         )
+
+
+def plain(net: Any) -> Any:
+    """The net below all transforms."""
+    while isinstance(net, Transformed):
+        net = net.net
+    return net
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

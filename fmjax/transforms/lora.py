@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -81,13 +81,10 @@ class Lora(transforms.Transformed):
             y += transforms.promote(module, module.get_variable("params", "bias"))[0]
         return y
 
-    def settle(self, params: Any) -> Any:
+    def settle(self, params: Any, fresh: Collection[str]) -> Any:
         """DoRA's lengths are those of the weights that were loaded (eq. 5)."""
-        params = super().settle(params)
-        if not self.dora:
-            return params
-        flat = transforms.flatten(params)
-        for path in [p for p in flat if p.endswith(f"/{MAGNITUDE}")]:
+        flat = transforms.flatten(super().settle(params, fresh))
+        for path in [p for p in fresh if p.endswith(f"/{MAGNITUDE}")]:
             flat[path] = _length(flat[path.removesuffix(MAGNITUDE) + "kernel"])
         return transforms.unflatten(flat)
 

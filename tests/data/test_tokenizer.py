@@ -121,6 +121,58 @@ def test_a_vocab_without_capitals_is_uncased(tmp_path):
     assert found.encode("THE Lamp", add_special_tokens=False).ids == [5, 6]
 
 
+def test_a_vocab_s_settings_say_whether_case_counts(tmp_path):
+    pieces = [*vocabulary.SPECIALS, "the", "lamp"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
+    settings = tmp_path / "tokenizer_config.json"
+    settings.write_text('{"do_lower_case": false}')
+    found = tokenizer.load(tmp_path)
+    assert found.encode("The lamp", add_special_tokens=False).ids == [1, 6]
+    settings.write_text('{"do_lower_case": true, "strip_accents": false}')
+    with pytest.raises(ValueError, match="strip_accents=False is not what is read"):
+        tokenizer.load(tmp_path)
+    settings.write_text("{")
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json is no JSON"):
+        tokenizer.load(tmp_path)
+
+
+def test_a_folder_of_byte_pairs_is_read(tmp_path):
+    texts = ["the lamp on the table", "a lamp, a table"] * 3
+    made = vocabulary.train("bpe", texts, 270, tmp_path / "made" / "tokenizer.json")
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    made.model.save(str(folder))
+    assert {p.name for p in folder.iterdir()} == {"vocab.json", "merges.txt"}
+    found = tokenizer.load(folder)
+    for text in ("the lamp<|endoftext|>", " 灯 \n lamp's", "the  table"):
+        assert found.encode(text).ids == made.encode(text).ids
+        assert found.decode(found.encode(text).ids, skip_special_tokens=False) == text
+    (folder / "merges.txt").write_text("#version: 0.2\nq x\n")
+    with pytest.raises(ValueError, match="do not make a tokenizer"):
+        tokenizer.load(folder)
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    (folder / "vocab.json").write_text('{"a": 0}')
+    with pytest.raises(ValueError, match=r"has no <\|endoftext\|>"):
+        tokenizer.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["spiece.model"], r"spiece\.model .*AutoTokenizer\.from_pretrained\('"),
+        (["source.spm", "target.spm", "vocab.json"], "MarianTokenizer"),
+        (["tokenizer_config.json"], "has no tokenizer.json and no vocab.txt, nor"),
+    ],
+)
+def test_a_folder_without_a_tokenizer_that_is_read_names_the_remedy(
+    names, message, tmp_path
+):
+    for name in names:
+        (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        tokenizer.load(tmp_path)
+
+
 def test_load_names_what_is_wrong(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"give a tokenizer.json"):
         tokenizer.load(tmp_path / "nothing.json")

@@ -272,8 +272,7 @@ def test_saved_is_loaded_back_equal_whole_or_in_shards(name, tmp_path):
 @pytest.mark.parametrize(
     ("net", "message"),
     [
-        (transformer.Model(**SMALL), "layout='interleaved' has no public format"),
-        (transformer.Model(**SMALL, layout="halves"), "output_bias=False"),
+        (transformer.Model(**SMALL, eps=1e-6), "eps=1e-06 has no public format"),
         (t5.Model(**SMALL, gated=True, activation="gelu"), "exact GELU"),
         (t5.Model(**SMALL, tied=False, scale_output=True), "no public format"),
     ],
@@ -281,4 +280,44 @@ def test_saved_is_loaded_back_equal_whole_or_in_shards(name, tmp_path):
 def test_what_has_no_public_word_is_refused(net, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         interop.save(tmp_path / "new", net, started(net))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("change", [{}, {"width": 15}, {"layout": "halves"}])
+def test_the_paper_s_transformer_is_written_as_the_same_function(change, tmp_path):
+    net = transformer.Model(**SMALL | change)
+    variables = jax.tree.map(
+        lambda x: x + np.random.default_rng(x.size).normal(0, 0.3, x.shape),
+        started(net),
+    )
+    interop.save(tmp_path, net, variables)
+    again, back = interop.load(tmp_path)
+    assert (again.layout, again.output_bias) == ("halves", True)
+    random = np.random.default_rng(0)
+    inputs = {
+        "tokens": random.integers(0, 23, (2, 7), np.int32),
+        "mask": np.arange(7) < np.array([[7], [4]]),
+        "decoder_tokens": random.integers(0, 23, (2, 5), np.int32),
+    }
+    want, have = (
+        jax.jit(one.apply)(weights, inputs)
+        for one, weights in ((net, variables), (again, back))
+    )
+    np.testing.assert_allclose(have, want, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", interop.DTYPES)
+def test_saved_in_another_dtype_is_read_back_rounded(dtype, tmp_path):
+    net, variables = NETS["gpt"], started(NETS["gpt"])
+    interop.save(tmp_path, net, variables, dtype=dtype)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == dtype
+    _, back = interop.load(tmp_path)
+    rounded = jax.tree.map(lambda x: x.astype(dtype).astype("float32"), variables)
+    assert equal(back, rounded)
+    big = jax.tree.map(lambda x: x + 1e5, variables)
+    if dtype == "float16":
+        with pytest.raises(ValueError, match=r"1e\+05, too large for float16"):
+            interop.save(tmp_path / "new", net, big, dtype=dtype)
+    with pytest.raises(ValueError, match="dtype='int8'; it is float32"):
+        interop.save(tmp_path / "new", net, variables, dtype="int8")
     assert not (tmp_path / "new").exists()
