@@ -233,8 +233,9 @@ def stack(
 
 
 def _alike(blocks: Sequence[Block], params: Sequence[Any]) -> None:
+    first = jax.tree.map(jnp.shape, params[0])
     for block, own in zip(blocks, params, strict=True):
-        if jax.tree.structure(own) != jax.tree.structure(params[0]):
+        if jax.tree.map(jnp.shape, own) != first:
             raise ValueError(
                 f"{blocks[0].name} and {block.name} have unlike parameters (a "
                 "transform changed some blocks alone): set model.scan=False"
