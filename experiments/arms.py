@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fmjax import config, evaluate, report
+from fmjax import config, evaluate, generate, report
 from fmjax import workdir as workdirs
 from fmjax.metrics import bootstrap, calibration, classification
 from fmjax.train import train
@@ -42,27 +42,53 @@ def seeds(root: pathlib.Path, name: str, settings: Mapping, count: int):
     return folders
 
 
-def predictions(folders: Sequence[pathlib.Path], split: str) -> dict[str, Any]:
-    """Labels [N] and each run's probabilities [S, N, C] on a split.
+def said(folder: pathlib.Path, split: str) -> dict[str, np.ndarray]:
+    """A run's predictions for a split, and what its examples have beside inputs.
 
-    Kept beside each run's weights, so that they are computed once.
+    Each [N, ...], as of `evaluate.predictions`; kept beside the run's weights, so that
+    they are computed once.
     """
-    found, labels, classes = [], np.zeros(0, int), ()
-    for folder in folders:
-        kept = folder / f"{split}.npz"
-        if not kept.exists():
-            run = workdirs.open_run(folder)
-            data = run.batches(run.parts.data(split).rows)
-            weights = run.weights(data.example(0))
-            said, given = evaluate.predictions(run, data, *weights)
-            with open(folder / "writing.npz", "wb") as file:
-                np.savez(file, **said, **given)  # type: ignore[arg-type]
-            (folder / "writing.npz").replace(kept)
-        with np.load(kept) as arrays:
-            labels = arrays["label"]
-            found.append(arrays["probabilities"])
-        classes = json.loads((folder / "config.json").read_text("utf-8"))["classes"]
-    return {"labels": labels, "probabilities": np.stack(found), "classes": classes}
+    kept = folder / f"{split}.npz"
+    if not kept.exists():
+        run = workdirs.open_run(folder)
+        data = run.batches(run.parts.data(split).rows)
+        weights = run.weights(data.example(0))
+        made, given = evaluate.predictions(run, data, *weights)
+        with open(folder / "writing.npz", "wb") as file:
+            np.savez(file, **made, **given)  # type: ignore[arg-type]
+        (folder / "writing.npz").replace(kept)
+    with np.load(kept) as arrays:
+        return dict(arrays)
+
+
+def class_names(folder: pathlib.Path) -> list[str]:
+    """A run's classes, in the order of their numbers."""
+    known = json.loads((folder / "config.json").read_text("utf-8"))
+    return list(known["classes"])
+
+
+def predictions(folders: Sequence[pathlib.Path], split: str) -> dict[str, Any]:
+    """Labels [N] and each run's probabilities [S, N, C] on a split, and the classes."""
+    found = [said(folder, split) for folder in folders]
+    return {
+        "labels": found[-1]["label"],
+        "probabilities": np.stack([one["probabilities"] for one in found]),
+        "classes": class_names(folders[-1]),
+    }
+
+
+def written(folder: pathlib.Path, split: str, **options: Any) -> list[dict[str, Any]]:
+    """What a run writes for a split's rows, each with `generated` and `reference`.
+
+    options: of `generate.generate`. Kept in the run's folder generated/, a file for
+    every choice of options, so that a text is written once.
+    """
+    name = "-".join([split, *(f"{k}={v}" for k, v in sorted(options.items()))])
+    kept = folder / "generated" / f"{name}.jsonl"
+    if not kept.exists():
+        generate.split(folder, split, **options)
+        (folder / "generated" / f"{split}.jsonl").replace(kept)
+    return [json.loads(x) for x in kept.read_text("utf-8").split("\n") if x]
 
 
 def correct(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -106,16 +132,33 @@ def summary(labels, probabilities, classes, *, draws: int = 10_000) -> dict[str,
 
 
 def record(root: pathlib.Path, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes results.jsonl: a line an arm, with what ran it."""
-    made = report.provenance()
-    ran = {k: made[k] for k in ("commit", "uncommitted", "packages", "devices")}
+    """Writes results.jsonl of classifiers' summaries, a line an arm."""
     keys = ("seeds", "examples", "accuracy", "accuracy_by_seed", "f1", "ece", "nll")
     lines = [
-        {"model": name} | {k: arm[k] for k in (*keys, "confusion")} | ran
+        {"model": name} | {k: arm[k] for k in (*keys, "confusion")}
         for name, arm in results.items()
     ]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
+    record_lines(root, lines)
+
+
+def record_lines(root: pathlib.Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Writes results.jsonl: any numbers, a line each, with what ran them."""
+    made = report.provenance()
+    ran = {k: made[k] for k in ("commit", "uncommitted", "packages", "devices")}
+    text = "".join(
+        json.dumps({**line, **ran}, ensure_ascii=False) + "\n" for line in lines
+    )
     report.replace(root / "results.jsonl", text)
+
+
+def drawing(path: pathlib.Path, svg: str) -> None:
+    """Writes a figure of `fmjax.figures` as a file that a README can show.
+
+    Its ink follows the reader's colours, which in a file of its own the file must ask.
+    """
+    style = "<style>svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd}}"
+    head, rest = svg.split(">", 1)
+    report.replace(path, f"{head}>{style}</style>{rest}")
 
 
 def curve(folders: Sequence[pathlib.Path], name: str) -> list[tuple[list, list]]:

@@ -59,7 +59,7 @@ def load(
     folder = weights.directory(source)
     if not folder.is_dir():
         raise FileNotFoundError(weights.missing(source))
-    with config.blaming(f"{source}"):
+    with config.blaming("convert"):
         tokenizer = interop.tokenizer(folder)
         loaded = interop.read(folder, head=head, classes=classes)
         if getattr(loaded.net, "head", "") is None:
@@ -121,7 +121,7 @@ def save(
         settings["id2label"] = {str(i): name for i, name in enumerate(run.classes)}
         settings["label2id"] = {name: i for i, name in enumerate(run.classes)}
     tokenizer, params = run.parts.tokenizer, found["params"]
-    with config.blaming(f"{workdir} as a public checkpoint"):
+    with config.blaming("convert"):
         kind = interop.kind_of(net)
         ids = tokenizer_folder.ids(tokenizer, kind) if tokenizer else {}
         interop.save(

@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.objective = dict(name="next_token", z_loss=0.0)
     c.tokenizer.corpus = c.data.corpus
     c.data = dict(name="boolq")
-    c.inputs = dict(name="seq2seq", length=192, target_length=4)
+    c.inputs = dict(name="seq2seq", length=128, target_length=4)
     c.inputs.source = "question: {text} passage: {text2}"
     c.inputs.target = "{label}"
     c.model.dropout = 0.1
@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
         c.data = dict(name="synthetic_text", size=64)
         c.inputs.length, c.inputs.source = 32, "mood: {text}"
     else:
-        c.batch_size, c.steps = 32, "4 epochs"
+        c.batch_size, c.steps = 32, "2 epochs"
         c.evaluate = dict(every="0.5 epochs", splits=("validation",), patience=3)
         c.evaluate.metric = "validation/loss"
         c.init_from = dict(path="runs/t5", missing=None, skip=None)

@@ -25,17 +25,17 @@ def get_config(arg: str = "") -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
     c.model = dict(name="t5", size=None, vocab_size=None)
-    c.model.update(dict(width=192, depth=3, heads=6, mlp_width=768, head_width=32))
+    c.model.update(dict(width=128, depth=2, heads=4, mlp_width=512, head_width=32))
     c.model.dropout = 0.0
     c.objective = dict(name="next_token", z_loss=1e-4)
-    c.tokenizer = dict(kind="unigram", vocab_size=8192, cased=True)
+    c.tokenizer = dict(kind="unigram", vocab_size=4096, cased=True)
     c.data = dict(name="windows", corpus=corpus, length=window)
     c.data.overlap, c.data.separator = 0, False
     c.inputs = dict(name="span_corruption", window=window, rate=0.15, mean_span=3.0)
     c.optim = dict(name="adamw", lr=2e-3, schedule="linear", warmup="5%")
     c.optim.clip = 1.0
     c.batch_size = 32
-    c.steps = "5 epochs"
+    c.steps = "3 epochs"
     c.accum = 1
     c.evaluate = dict(every="10%", splits=("validation",), metric="validation/loss")
     c.checkpoint = dict(every="500 steps", keep=1)

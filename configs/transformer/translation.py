@@ -25,16 +25,16 @@ def get_config(arg: str = "") -> ConfigDict:
     c = ConfigDict()
     c.seed = 0
     c.model = dict(name="transformer", size=None, vocab_size=None)
-    c.model.update(dict(width=256, depth=3, heads=4, mlp_width=1024, max_length=256))
-    c.model.dropout, c.model.attention_dropout = 0.2, 0.0
+    c.model.update(dict(width=128, depth=2, heads=4, mlp_width=512, max_length=256))
+    c.model.dropout, c.model.attention_dropout = 0.1, 0.0
     c.objective = dict(name="next_token", label_smoothing=0.1)
-    c.tokenizer = dict(kind="unigram", vocab_size=8192, cased=True, corpus=data)
+    c.tokenizer = dict(kind="unigram", vocab_size=4096, cased=True, corpus=data)
     c.data = data
-    c.inputs = dict(name="seq2seq", length=64, target_length=64)
+    c.inputs = dict(name="seq2seq", length=48, target_length=48)
     c.optim = dict(name="adam", lr=1e-3, schedule="rsqrt", warmup="400 steps")
     c.optim.b2, c.optim.eps = 0.98, 1e-9
-    c.batch_size = 64
-    c.steps = "8 epochs"
+    c.batch_size = 32
+    c.steps = "4 epochs"
     c.accum = 1
     c.evaluate = dict(every="1 epoch", splits=("validation",), patience=2)
     c.evaluate.metric = "validation/loss"
@@ -59,7 +59,7 @@ def get_config(arg: str = "") -> ConfigDict:
         data = dict(name="synthetic_tasks", task="translation", size=64)
         c.data = c.tokenizer.corpus = data
         c.tokenizer.vocab_size = 300
-        fields = dict(width=32, depth=2, heads=2, mlp_width=64, max_length=32)
+        fields = dict(width=32, depth=2, heads=2, mlp_width=64, max_length=96)
         c.model.update(fields)
         c.inputs.length = c.inputs.target_length = 24
         c.optim.warmup = "2 steps"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fmjax.data import fetch, hub
@@ -20,7 +21,7 @@ PUBLISHED = {
 }
 
 
-def directory(path: str | Path) -> Path:
+def directory(path: str | os.PathLike[str]) -> Path:
     """`path` itself, or where the weights that it names were fetched to.
 
     A name is one of PUBLISHED, or 'hf:org/name' or 'hf:org/name@revision' (see
@@ -38,7 +39,7 @@ def directory(path: str | Path) -> Path:
     return found
 
 
-def missing(path: str | Path) -> str:
+def missing(path: str | os.PathLike[str]) -> str:
     """What to say where `path` is no folder: the names that there are."""
     text = f"no folder {path}; it may also be one of {', '.join(PUBLISHED)}"
     name = str(path) if hub.is_name(str(path)) else "org/name"

@@ -53,16 +53,25 @@ def one_by_one(decode, rules, numbers, keys):
     return end["tokens"], end["lengths"], scores
 
 
-def _sample(scores, rules, numbers, keys):
-    """A token [R] for each row of scores [R, V]: temperature, top k, top p, in turn."""
-    scores, ids = scores / numbers["temperature"], None
-    if rules.top_k or rules.top_p:
-        # Likeliest first.
-        k = min(rules.top_k or scores.shape[-1], scores.shape[-1])
-        scores, ids = jax.lax.top_k(scores, k)
-    if rules.top_p:
+def candidates(scores, top_k, top_p, temperature):
+    """What is sampled from: logits [R, C], and their ids [R, C], likeliest first.
+
+    Of scores [R, V] after temperature, top k and top p, in turn; ids None: all V.
+    """
+    scores, ids = scores / temperature, None
+    if top_k is not None or top_p is not None:
+        size = scores.shape[-1]
+        scores, ids = jax.lax.top_k(scores, min(top_k or size, size))
+    if top_p is not None:
         p = jax.nn.softmax(scores)
-        scores = jnp.where(p.cumsum(-1) - p < numbers["top_p"], scores, -jnp.inf)
+        scores = jnp.where(p.cumsum(-1) - p < top_p, scores, -jnp.inf)
+    return scores, ids
+
+
+def _sample(scores, rules, numbers, keys):
+    """A token [R] for each row of scores [R, V]."""
+    top_p = numbers["top_p"] if rules.top_p else None
+    scores, ids = candidates(scores, rules.top_k, top_p, numbers["temperature"])
     chosen = jax.vmap(jax.random.categorical)(keys, scores).astype("int32")
     return chosen if ids is None else jnp.take_along_axis(ids, chosen[:, None], 1)[:, 0]
 

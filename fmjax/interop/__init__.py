@@ -1,6 +1,7 @@
 """Public checkpoints in and out: directories of config.json and safetensors."""
 
 import dataclasses
+import functools
 import importlib
 import json
 import logging
@@ -143,7 +144,9 @@ def _read(
 ) -> Loaded:
     """Without parameters that the file lacks."""
     tensors = safetensors.read_directory(directory)
-    net = family.Model(**family.fields(config, head, classes, tensors.keys()))
+    around = names.wrapper(tensors)
+    found = {name.removeprefix(around) for name in tensors}
+    net = family.Model(**family.fields(config, head, classes, found))
     shapes = _shapes(net, family)
     try:
         params, report = names.assign(
@@ -212,9 +215,9 @@ def save(
     (directory / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def config_of(directory: Path) -> dict[str, Any]:
+def config_of(directory: Path, name: str = "config.json") -> dict[str, Any]:
     """A folder's config.json as data. Raises ValueError where it is no JSON object."""
-    path = directory / "config.json"
+    path = directory / name
     if path.stat().st_size > CONFIG_LIMIT:
         raise ValueError(f"{path} is larger than {CONFIG_LIMIT:,} bytes")
     try:
@@ -285,9 +288,11 @@ def _head(
     )
 
 
-def _shapes(net: nn.Module, family: Any) -> dict[str, tuple[int, ...]]:
+@functools.lru_cache(maxsize=16)  # tracing a net takes longer than reading it
+def _shapes(net: nn.Module, family: Any) -> Mapping[str, tuple[int, ...]]:
     variables = jax.eval_shape(net.init, jax.random.key(0), family.INPUTS)
-    return {k: v.shape for k, v in names.flatten(variables["params"]).items()}
+    shapes = {k: v.shape for k, v in names.flatten(variables["params"]).items()}
+    return MappingProxyType(shapes)
 
 
 def _fresh(

@@ -57,8 +57,6 @@ UNSEEN = ("num_attention_heads", "hidden_act", "layer_norm_eps")
 # The least that traces a net.
 INPUTS = {"tokens": np.zeros((1, 1), np.int32)}
 
-LABELS = ("id2label", "label2id", "num_labels")
-
 
 def fields(
     config: Mapping[str, Any],
@@ -140,7 +138,13 @@ def config(net: bert.Model) -> dict[str, Any]:
 
 def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Keys of a config.json which neither this file nor any computation knows."""
-    known = {*DEFAULTS, *REQUIRED, *LABELS, "tie_word_embeddings", *settings.HARMLESS}
+    known = {
+        *DEFAULTS,
+        *REQUIRED,
+        *settings.LABELS,
+        "tie_word_embeddings",
+        *settings.HARMLESS,
+    }
     return tuple(sorted(key for key in config if key not in known))
 
 

@@ -44,6 +44,7 @@ REQUIRED: dict[str, tuple[Any, ...]] = {
 UNUSED = {
     *("n_ctx", "reorder_and_upcast_attn", "summary_activation", "summary_type"),
     *("summary_first_dropout", "summary_proj_to_labels", "summary_use_proj"),
+    *settings.LABELS,
 }
 
 # What changes the outputs and no shape shows.

@@ -105,8 +105,9 @@ def assign(
     ignored: list[str] = []
     params: dict[str, np.ndarray] = {}
     source: dict[str, str] = {}
+    around = wrapper(tensors)
     for found, tensor in tensors.items():
-        name = canonical(found)
+        name = canonical(found.removeprefix(around))
         entry = table.get(name)
         if entry is None:
             if buffers(name, tensor):
@@ -129,6 +130,17 @@ def assign(
         unknown=tuple(unknown),
         ignored=tuple(ignored),
     )
+
+
+def wrapper(found: Iterable[str]) -> str:
+    """What torch's wrappers put in front of every name: DataParallel, compile."""
+    prefix, names = "", list(found)
+    known = ("module.", "_orig_mod.")
+    while names and (
+        more := next((k for k in known if all(n.startswith(k) for n in names)), "")
+    ):
+        prefix, names = prefix + more, [n.removeprefix(more) for n in names]
+    return prefix
 
 
 def collect(

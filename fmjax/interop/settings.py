@@ -4,48 +4,49 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Keys that change no output of a forward or backward pass: provenance, what to return,
-# generation, memory layout, and pooler_* which Google's files carry and no code reads.
-HARMLESS = frozenset(
-    (
-        "_name_or_path",
-        "architectures",
-        "model_type",
-        "transformers_version",
-        "torch_dtype",
-        "dtype",
-        "_commit_hash",
-        "_attn_implementation",
-        "attn_implementation",
-        "torchscript",
-        "use_bfloat16",
-        "output_attentions",
-        "output_hidden_states",
-        "output_past",
-        "return_dict",
-        "use_cache",
-        "gradient_checkpointing",
-        "chunk_size_feed_forward",
-        "initializer_range",
+# Keys that change no output of a forward or backward pass, by the reason why not.
+_REASONS = {
+    "where the file comes from": (
+        *("_name_or_path", "_commit_hash", "transformers_version", "finetuning_task"),
+        *("architectures", "model_type", "auto_map", "language", "directionality"),
+    ),
+    "how numbers are kept or computed, which is the caller's to say": (
+        *("dtype", "torch_dtype", "torchscript", "use_bfloat16", "use_cache"),
+        *("gradient_checkpointing", "chunk_size_feed_forward"),
+        *("attn_implementation", "_attn_implementation"),
+    ),
+    "what transformers' calls return": (
+        *("output_attentions", "output_hidden_states", "output_past", "return_dict"),
+    ),
+    "how fresh parameters are drawn": ("initializer_range",),
+    "which loss transformers computes by itself": (
         "problem_type",
-        "finetuning_task",
-        "task_specific_params",
-        "tokenizer_class",
-        "prefix",
-        "language",
-        "directionality",
-        "pad_token_id",
-        "bos_token_id",
-        "eos_token_id",
-        "sep_token_id",
-        "decoder_start_token_id",
-        "pooler_fc_size",
-        "pooler_num_attention_heads",
-        "pooler_num_fc_layers",
-        "pooler_size_per_head",
-        "pooler_type",
-    )
-)
+        "keys_to_ignore_at_inference",
+    ),
+    "which ids stand for what: the tokenizer's, and generation's, to say": (
+        *("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id"),
+        *("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id"),
+        *("tokenizer_class", "prefix", "task_specific_params"),
+    ),
+    "how texts are generated": (
+        *("max_length", "min_length", "do_sample", "early_stopping", "num_beams"),
+        *("num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p"),
+        *("typical_p", "repetition_penalty", "length_penalty", "bad_words_ids"),
+        *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "suppress_tokens"),
+        *("begin_suppress_tokens", "num_return_sequences", "output_scores"),
+        *("return_dict_in_generate", "remove_invalid_values", "tf_legacy_loss"),
+        *("exponential_decay_length_penalty",),
+    ),
+    "of a pooler which Google's files name and no code reads": (
+        *("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers"),
+        *("pooler_size_per_head", "pooler_type"),
+    ),
+    "of a width that is read from cross-attention, which is refused": (
+        "cross_attention_hidden_size",
+    ),
+}
+HARMLESS = {key: why for why, keys in _REASONS.items() for key in keys}
+LABELS = ("id2label", "label2id", "num_labels")  # the names of a classifier's classes
 
 # What transformers calls an activation, and its name in `layers/activation.py`.
 ACTIVATIONS = {

@@ -45,8 +45,11 @@ REQUIRED: dict[str, tuple[Any, ...]] = {
     "quantization_config": (None,),
 }
 
-# Derived from feed_forward_proj, or of heads and initialisers not used here.
-UNUSED = {"dense_act_fn", "is_gated_act", "classifier_dropout", "initializer_factor"}
+# Of heads and initialisers not used here.
+UNUSED = {"classifier_dropout", "initializer_factor", *settings.LABELS}
+
+# What follows from feed_forward_proj, and overrides it where it is another.
+DERIVED = ("dense_act_fn", "is_gated_act")
 
 # What changes the outputs and no shape shows.
 UNSEEN = (
@@ -117,8 +120,9 @@ def _activation(config: Mapping[str, Any]) -> tuple[bool, str]:
         )
     if (kind, name) == ("gated", "gelu"):
         name = "gelu_new"
-    known = {"feed_forward_proj": name}
-    return kind == "gated", settings.choice(known, "feed_forward_proj", ACTIVATIONS)
+    act = settings.choice({"feed_forward_proj": name}, "feed_forward_proj", ACTIVATIONS)
+    settings.require(config, dict(zip(DERIVED, ((name,), (bool(kind),)), strict=True)))
+    return kind == "gated", act
 
 
 def config(net: t5.Model) -> dict[str, Any]:
@@ -174,7 +178,7 @@ def _ties(net: t5.Model) -> dict[str, bool]:
 
 def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Keys of a config.json which neither this file nor any computation knows."""
-    known = {*DEFAULTS, *REQUIRED, *UNUSED, *settings.HARMLESS}
+    known = {*DEFAULTS, *REQUIRED, *DERIVED, *UNUSED, *settings.HARMLESS}
     return tuple(sorted(key for key in config if key not in known))
 
 

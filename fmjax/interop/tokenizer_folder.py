@@ -61,13 +61,13 @@ def read(directory: Path, config: Mapping[str, Any]) -> Tokenizer:
     return tokenizer
 
 
-def ids(tokenizer: Tokenizer, kind: str) -> dict[str, int]:
+def ids(tokenizer: Tokenizer, kind: str) -> dict[str, int | None]:
     """What config.json says of special tokens: their ids by its names of them.
 
     kind: config.json's model_type. Raises ValueError where the tokenizer lacks a token
     that texts of this kind begin or end with.
     """
-    found = {
+    found: dict[str, int | None] = {
         f"{name}_id": int(tokenizer.token_to_id(word) or 0)
         for name, word in _special(tokenizer, kind).items()
         if f"{name}_id" in IDS
@@ -75,7 +75,7 @@ def ids(tokenizer: Tokenizer, kind: str) -> dict[str, int]:
     if kind in ("t5", "marian"):
         found["decoder_start_token_id"] = tokenizers.role(tokenizer, "pad")
     if kind == "marian":
-        found["forced_eos_token_id"] = found["eos_token_id"]
+        found["forced_eos_token_id"] = None  # no text is cut by an end of its own
     return found
 
 

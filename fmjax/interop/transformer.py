@@ -50,12 +50,10 @@ REQUIRED: dict[str, tuple[Any, ...]] = {
     "extra_pos_embeddings": (0, None),
 }
 
-# Of other heads, of generation, and what follows from the tensors.
+# Of other heads and of initialisers, and what follows from the tensors.
 UNUSED = {
-    *("add_bias_logits", "bad_words_ids", "classif_dropout", "classifier_dropout"),
-    *("forced_bos_token_id", "forced_eos_token_id", "init_std", "max_length"),
-    *("min_length", "num_beams", "num_hidden_layers", "decoder_vocab_size"),
-    *("early_stopping", "length_penalty", "id2label", "label2id", "num_labels"),
+    *("add_bias_logits", "classif_dropout", "classifier_dropout", "init_std"),
+    *("num_hidden_layers", "decoder_vocab_size", *settings.LABELS),
 }
 
 # What changes the outputs and no shape shows.

@@ -2,9 +2,9 @@
 
 Needs the `parity` extra. One folder a case: config.json and model.safetensors as
 transformers saves them, and expected.safetensors with inputs, intermediates, outputs,
-loss and gradients. All numbers come from seeded random generators. Where a fixture
-changes without a change of the case, the reference's version did it: say so in the
-commit.
+loss and gradients, or with the tokens that it generates. All numbers come from seeded
+random generators. Where a fixture changes without a change of the case, the reference's
+version did it: say so in the commit.
 """
 
 import functools
@@ -13,7 +13,14 @@ import shutil
 
 from safetensors.numpy import save_file
 
-from . import bert_cases, bert_reference, lm_cases, lm_reference
+from . import (
+    bert_cases,
+    bert_reference,
+    generation_cases,
+    generation_reference,
+    lm_cases,
+    lm_reference,
+)
 
 HERE = pathlib.Path(__file__).parent
 
@@ -28,6 +35,16 @@ def main():
             net, given = lm_reference.model(case), lm_cases.inputs(case)
             compute = functools.partial(lm_reference.compute, case)
             write("lm", name, net, given, compute)
+    for name, text in generation_cases.TEXTS.items():
+        if text.golden:
+            net = generation_reference.model(text)
+            made = {}
+            for case in generation_cases.GOLDEN:
+                if case == "own":
+                    generation_reference.settle(net, text)
+                found = generation_reference.compute(net, text, case)
+                made |= {f"{case}/{key}": array for key, array in found.items()}
+            write("generation", name, net, made, lambda *_: {})
 
 
 def write(group, name, net, given, compute):
