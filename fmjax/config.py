@@ -29,9 +29,11 @@ PARTS = {  # kind -> (package, the attribute that builds the part)
     "data": ("fmjax.data.sources", "load"),
     "inputs": ("fmjax.data.inputs", "make"),
     "metrics": ("fmjax.metrics", "compute"),
+    "transforms": ("fmjax.transforms", "transform"),
 }
 
-DURATIONS = ("steps", "every", "warmup", "cooldown")  # what may be an int or a text
+# What may be an int or a text.
+DURATIONS = ("steps", "every", "warmup", "cooldown", "start", "finish")
 
 
 class ConfigError(ValueError):
@@ -268,8 +270,12 @@ def assemble(settings: Mapping[str, Any]) -> Parts:
         )
     with blaming("inputs"):
         make_inputs = part("inputs", inputs, tokenizer=tokenizer)()
+    net = part("model", model)()
+    for name, spec in (settings.get("transforms") or {}).items():
+        with blaming("transforms"):
+            net = part("transforms", {"name": name} | dict(spec or {}))(net)
     return Parts(
-        net=part("model", model)(),
+        net=net,
         objective=objective_fn,
         predict=getattr(find("objective", objective["name"]), "predict", None),
         data=load_split,

@@ -219,12 +219,47 @@ def group(
     return tx, rate
 
 
+def trained(params: Any, freeze: str | None, train: str | None) -> Any:
+    """A tree of bools, which parameters are trained, or None: all of them.
+
+    Raises ConfigError where both patterns are given, or one is idle.
+    """
+    if freeze and train:
+        raise config.ConfigError("set optim.freeze or optim.train, not both")
+    if train:
+        return matches(train, params, "optim.train")
+    if freeze:
+        found = matches(freeze, params, "optim.freeze")
+        return jax.tree.map(lambda match: not match, found)
+    return None
+
+
+def _budget(
+    tx: optax.GradientTransformation, params: Any, total: int, settings: Mapping
+) -> optax.GradientTransformation:
+    """AdaLoRA's budget around an optimizer."""
+    from fmjax.transforms import adalora
+
+    steps = {
+        key: config.duration(value, f"optim.adalora.{key}", total=total)
+        for key, value in settings.items()
+        if key in ("start", "finish", "every")
+    }
+    bound = config.bind("optim.adalora", adalora.budget, {**settings, **steps})
+    with config.blaming("optim.adalora"):
+        tx = bound(tx, total)
+        jax.eval_shape(tx.init, params)
+    return tx
+
+
 def make(
     params: Any,
     total: int,
     *,
     clip: float | None = None,
     freeze: str | None = None,
+    train: str | None = None,
+    adalora: Mapping | None = None,
     groups: Sequence[tuple[str, Mapping]] = (),
     ema: float | None = None,
     **settings,
@@ -233,30 +268,34 @@ def make(
 
     params: the parameters or their shapes. total: steps of the whole run, of which
     percentages are taken. `settings` are those of `group`; `groups` gives parameters
-    some of their own: (('head', {'lr': 1e-2}), ...). What `freeze` matches has no
-    optimizer state and no gradient. `clip` is by the global norm of the trained
-    parameters' gradient, before anything else. `ema` keeps averaged parameters, which
-    evaluation then uses. Raises ConfigError for an unknown setting or an idle pattern.
+    some of their own: (('head', {'lr': 1e-2}), ...). What `freeze` matches, or `train`
+    does not, has no optimizer state and no gradient. `adalora`: the fields of
+    `transforms.adalora.budget`, durations among them. `clip` is by the global norm of
+    the trained parameters' gradient, before anything else. `ema` keeps averaged
+    parameters, which evaluation then uses. Raises ConfigError for an unknown setting or
+    an idle pattern.
     """
     base, rate = config.bind("optim", group, settings)(params, total)
-    transforms, trainable = {"": base}, None
+    transforms = {"": base}
     for pattern, own in groups:
         matches(pattern, params, "optim.groups")
         bound = config.bind(f"optim.groups {pattern}", group, {**settings, **own})
         transforms[pattern], _ = bound(params, total)
-    if freeze:
-        frozen = matches(freeze, params, "optim.freeze")
-        trainable = jax.tree.map(lambda match: not match, frozen)
+    trainable = trained(params, freeze, train)
+    if trainable is not None:
         transforms["frozen"] = optax.set_to_zero()
+    learns = dict(zip(paths(params), jax.tree.leaves(trainable), strict=False))
 
     def label(path: str) -> str:
-        if freeze and re.search(freeze, path):
+        if not learns.get(path, True):
             return "frozen"
         return next((p for p, _ in groups if re.search(p, path)), "")
 
     tx = base
     if len(transforms) > 1:
         tx = optax.partition(transforms, by_path(label, params))
+    if adalora:
+        tx = _budget(tx, params, total, adalora)
     if clip:
         tx = optax.chain(optax.clip_by_global_norm(clip), tx)
     if ema:

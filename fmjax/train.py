@@ -20,15 +20,16 @@ import jax
 import jax.numpy as jnp
 
 from fmjax import checkpoint as checkpoints
-from fmjax import cli, config
+from fmjax import cli, config, transfer
 from fmjax import evaluate as evaluation
-from fmjax import init_from as initial
 from fmjax import optim as optimizers
 from fmjax import parallel as devices
 from fmjax import report as reports
 from fmjax import step as stepping
 from fmjax import workdir as workdirs
 from fmjax.data import batches
+
+COUNTS = ("best_step", "worse", "evaluated")  # of a run's progress, beside "best"
 
 
 class Watch(NamedTuple):
@@ -46,6 +47,7 @@ class Saving(NamedTuple):
 
     every: int | str = "1000 steps"
     keep: int = 2
+    trained_only: bool = False  # frozen parameters are got again from where they came
 
 
 class Log(NamedTuple):
@@ -64,7 +66,8 @@ class Setup(NamedTuple):
     plan: devices.Plan
     watch: Watch
     log: Log
-    keep: int
+    saving: Saving
+    trainable: Any  # a tree of bools like the parameters, or None: all of them
     train_set: batches.Batches
     eval_sets: dict[str, batches.Batches]
     each: dict[str, int]  # steps between evaluations, saves and log records; in all
@@ -125,6 +128,8 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
     with config.blaming("model"):
         params = jax.eval_shape(init, jax.random.key(0))["params"]
     tx, rate, trainable = optimizers.make(params, each["all"], **settings["optim"])
+    if saving.trained_only:
+        transfer.thin(params, trainable)
     apply = stepping.pure(parts.net)
     create = functools.partial(stepping.create, init, tx)
     state = jax.eval_shape(create, jax.random.key(seed))
@@ -148,7 +153,8 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
         plan,
         watch,
         log,
-        saving.keep,
+        saving,
+        trainable,
         train_set,
         eval_sets,
         each,
@@ -171,6 +177,7 @@ def train(
     optim: Mapping,
     steps: int | str,
     batch_size: int,
+    transforms: Mapping | None = None,
     tokenizer: Mapping | None = None,
     accum: int = 1,
     evaluate: Mapping | None = None,
@@ -206,20 +213,31 @@ def train(
         print(json.dumps({"steps": total, "batch_size": batch_size} | cost, indent=2))
         return {"status": "dry_run", "steps": total} | cost
 
-    store = checkpoints.Checkpoints(workdir, keep=setup.keep)
-    if store.step() is not None:
-        state, progress = store.restore(setup.state)
-    else:
-        progress = {"best": None, "best_step": 0, "worse": 0, "evaluated": 0}
+    store = checkpoints.Checkpoints(workdir, keep=setup.saving.keep)
+    thinned = setup.saving.trained_only
+    kept = (lambda p: transfer.thin(p, setup.trainable)) if thinned else (lambda p: p)
+    progress: dict[str, Any] = {
+        "best": None,
+        "best_step": 0,
+        "worse": 0,
+        "evaluated": 0,
+    }
+    if thinned or store.step() is None:
         places = jax.tree.map(lambda x: x.sharding, setup.state)
         state = jax.jit(setup.create, out_shardings=places)(jax.random.key(seed))
         if init_from:
-            bound = config.bind("init_from", initial.init_from, init_from)
-            params, loaded = bound(state.params, setup.parts.net)
+            params, loaded = transfer.begin(state.params, setup.parts.net, init_from)
             state = state._replace(
                 params=params, opt_state=optimizers.restart(state.opt_state, params)
             )
             reports.write_json(workdir / "init_from.json", loaded)
+        if thinned:
+            transfer.check(workdir, state.params, setup.trainable)
+    if store.step() is not None:
+        saved = setup.state._replace(params=kept(setup.state.params))
+        found, progress = store.restore(saved)
+        whole = transfer.fill(state.params, found.params) if thinned else found.params
+        state = found._replace(params=whole)
 
     done = start = int(jax.device_get(state.step))
     report = reports.Report(
@@ -260,14 +278,14 @@ def train(
                 report.evaluation(done, numbers)
                 progress, improved = judge(setup.watch, progress, numbers, done)
                 if improved:
-                    store.save_best(done, params, state.extras)
+                    store.save_best(done, kept(params), state.extras)
                 over = over or gave_up(setup.watch, progress)
             if (
                 over
                 or stopped
                 or (each["save"] and done % each["save"] == 0 and done > start)
             ):
-                store.save(done, state, progress)
+                store.save(done, state._replace(params=kept(state.params)), progress)
             if over or stopped:
                 break
             batch = report.wait(coming)
@@ -281,7 +299,7 @@ def train(
         over and not store.best_step()
     ):  # nothing was watched: the last is the best known
         params = optimizers.averaged(state.opt_state, state.params)
-        store.save_best(done, params, state.extras)
+        store.save_best(done, kept(params), state.extras)
     store.close()
     report.close()
     result = {"status": "done" if over else "stopped", "step": done, "steps": total}

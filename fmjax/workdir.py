@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax import checkpoint, config, parallel, report, step
+from fmjax import checkpoint, config, optim, parallel, report, step, transfer
 from fmjax.data import batches
 
 MAY_CHANGE = (
@@ -119,7 +119,17 @@ class Run(NamedTuple):
         tree = parallel.abstract(
             tree, parallel.shardings(tree, tree["params"], self.plan)
         )
+        params = tree["params"]
+        thinned = (self.settings["checkpoint"] or {}).get("trained_only", False)
+        if thinned:
+            optim_of = self.settings["optim"]
+            on = optim.trained(params, optim_of.get("freeze"), optim_of.get("train"))
+            tree = tree | {"params": transfer.thin(params, on)}
         found = checkpoint.weights(self.folder, tree)
+        if thinned:
+            base = transfer.frozen(init, self.parts.net, self.settings, params)
+            transfer.check(self.folder, base, on)
+            return transfer.fill(base, found["params"]), found["extras"]
         return found["params"], found["extras"]
 
 

@@ -147,7 +147,7 @@ def _read(
     around = names.wrapper(tensors)
     found = {name.removeprefix(around) for name in tensors}
     net = family.Model(**family.fields(config, head, classes, found))
-    shapes = _shapes(net, family)
+    shapes = shapes_of(net, family)
     try:
         params, report = names.assign(
             tensors,
@@ -190,13 +190,13 @@ def save(
     not the net's (missing, unknown or misshapen parameters, by name), or a number is
     too large for `dtype`.
     """
-    family = _family_of(net)
+    family = family_of(net)
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}; it is {', '.join(DTYPES)}")
     if extras := sorted(set(variables) - {"params"}):
         raise ValueError(f"variables beside params have no public names: {extras}")
     params = {k: np.asarray(v) for k, v in names.flatten(variables["params"]).items()}
-    shapes = _shapes(net, family)
+    shapes = shapes_of(net, family)
     if wrong := sorted(set(shapes) ^ set(params)):
         raise ValueError(f"variables do not fit the net, see {', '.join(wrong[:5])}")
     for path, value in params.items():
@@ -271,7 +271,8 @@ def kind_of(net: nn.Module) -> str:
     )
 
 
-def _family_of(net: nn.Module) -> Any:
+def family_of(net: nn.Module) -> Any:
+    """The file of this folder for a net. Raises ValueError where there is none."""
     return importlib.import_module(f"fmjax.interop.{FAMILIES[kind_of(net)]}")
 
 
@@ -289,7 +290,8 @@ def _head(
 
 
 @functools.lru_cache(maxsize=16)  # tracing a net takes longer than reading it
-def _shapes(net: nn.Module, family: Any) -> Mapping[str, tuple[int, ...]]:
+def shapes_of(net: nn.Module, family: Any) -> Mapping[str, tuple[int, ...]]:
+    """Each parameter's shape by its path."""
     variables = jax.eval_shape(net.init, jax.random.key(0), family.INPUTS)
     shapes = {k: v.shape for k, v in names.flatten(variables["params"]).items()}
     return MappingProxyType(shapes)

@@ -115,7 +115,7 @@ def assign(
             else:
                 (unused if other(name) else unknown).append(found)
             continue
-        for path, value in _convert(found, tensor, entry, shapes).items():
+        for path, value in convert(found, tensor, entry, shapes).items():
             if path in params and not np.array_equal(params[path], value):
                 raise ValueError(
                     f"{source[path]} and {found} are two names of one tied tensor "
@@ -168,12 +168,13 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(dict(flat), sep="/")
 
 
-def _convert(
+def convert(
     found: str,
     tensor: np.ndarray,
     entry: Entry,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, np.ndarray]:
+    """Parameters by path, float32, of the tensor called `found`. Raises as `assign`."""
     first = shapes[entry.path]
     widths = [shapes[path][-1] for path in entry.paths]
     shape = (*first[:-1], sum(widths))

@@ -18,6 +18,9 @@ from fmjax.layers.dense import dense, truncated_normal
 # that a step of decoding reads a cache as it lies.
 Cache = dict[str, jax.Array]
 
+# Parameters [P, G, K] that `transforms.prefix` puts beside a module's own.
+PREFIX_KEY, PREFIX_VALUE = "prefix_key", "prefix_value"
+
 
 class Attention(nn.Module):
     """Multi-head attention (Vaswani et al. 2017, section 3.2.2).
@@ -87,8 +90,10 @@ class Attention(nn.Module):
             kept = source
         else:
             source = x if source is None else source
-            names = ("key", "value")
-            kept = {n: project(source, kv_heads, n).swapaxes(1, 2) for n in names}
+            kept = {
+                name: project(source, kv_heads, name).swapaxes(1, 2)
+                for name in ("key", "value")
+            }
         if cache is not None:
             kept = {
                 name: jax.lax.dynamic_update_slice_in_dim(
@@ -96,10 +101,18 @@ class Attention(nn.Module):
                 )
                 for name, new in kept.items()
             }
+        seen = kept
+        if self.has_variable("params", PREFIX_KEY):
+            more: Cache = {
+                "key": self.get_variable("params", PREFIX_KEY),
+                "value": self.get_variable("params", PREFIX_VALUE),
+            }
+            seen, mask, bias = _after(more, kept, mask, bias, causal)
+            causal = False
         out = attend(
             query,
-            kept["key"].swapaxes(1, 2),
-            kept["value"].swapaxes(1, 2),
+            seen["key"].swapaxes(1, 2),
+            seen["value"].swapaxes(1, 2),
             mask=mask,
             bias=bias,
             causal=causal,
@@ -134,6 +147,36 @@ def visible(mask: jax.Array, index: jax.Array | int, queries: int) -> jax.Array:
     slots = jnp.arange(mask.shape[1])
     before = slots[None, :] <= (index + jnp.arange(queries))[:, None]
     return (before[None] & mask[:, None, :])[:, None]
+
+
+def _after(
+    prefix: Cache,
+    kept: Cache,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    causal: bool,
+) -> tuple[Cache, jax.Array | None, jax.Array | None]:
+    """Keys and values with a prefix before them, which all see and no bias is for."""
+    batch, _, slots, _ = kept["key"].shape
+    if causal:
+        order = jnp.tri(slots, dtype=bool)
+        mask = order if mask is None else mask & order
+
+    def before(new: jax.Array, old: jax.Array) -> jax.Array:
+        new = new.swapaxes(0, 1).astype(old.dtype)
+        rows = jnp.broadcast_to(new, (batch, *new.shape))
+        return jnp.concatenate([rows, old], axis=2)
+
+    def widened(x: jax.Array | None, value: float | bool) -> jax.Array | None:
+        if x is None:
+            return None
+        sides = [(0, 0)] * (x.ndim - 1) + [(prefix["key"].shape[0], 0)]
+        if x.shape[-1] == 1 and slots != 1:
+            x = jnp.broadcast_to(x, (*x.shape[:-1], slots))
+        return jnp.pad(x, sides, constant_values=value)
+
+    seen = {name: before(prefix[name], kept[name]) for name in kept}
+    return seen, widened(mask, True), widened(bias, 0.0)
 
 
 def _divisors(n: int) -> str:

@@ -193,7 +193,7 @@ def stack(
         the rest again (Chen et al. 2016).
     rng: a key where dropout is on; block i has fold_in(rng, i) in every case, so that
         neither option changes the numbers. given: arguments of every block.
-    Raises ValueError for another `remat`.
+    Raises ValueError for another `remat`, and where blocks to be scanned differ.
     """
     if remat is not None and remat not in REMAT:
         raise ValueError(f"unknown remat {remat!r} (known: None, {', '.join(REMAT)})")
@@ -217,6 +217,8 @@ def stack(
     if remat:
         one = jax.checkpoint(one, policy=REMAT[remat], prevent_cse=not scan)
     params = [block.variables["params"] for block in blocks]
+    if scan:
+        _alike(blocks, params)
     if not scan:
         for own, key in zip(params, keys, strict=True):
             x = one(x, own, key, arrays)
@@ -228,3 +230,13 @@ def stack(
         return one(x, layer[0], layer[1], arrays), None
 
     return jax.lax.scan(body, x, (side_by_side, every))[0]
+
+
+def _alike(blocks: Sequence[Block], params: Sequence[Any]) -> None:
+    first = jax.tree.map(jnp.shape, params[0])
+    for block, own in zip(blocks, params, strict=True):
+        if jax.tree.map(jnp.shape, own) != first:
+            raise ValueError(
+                f"{blocks[0].name} and {block.name} have unlike parameters (a "
+                "transform changed some blocks alone): set model.scan=False"
+            )
