@@ -188,8 +188,13 @@ def _head(
 
 
 def _shapes(net: nn.Module, family: Any) -> dict[str, tuple[int, ...]]:
-    variables = jax.eval_shape(net.init, jax.random.key(0), family.INPUTS)
+    variables = jax.eval_shape(net.init, jax.random.key(0), _inputs(net, family))
     return {k: v.shape for k, v in names.flatten(variables["params"]).items()}
+
+
+def _inputs(net: nn.Module, family: Any) -> Any:
+    """The least that traces a net: INPUTS, or a family's function of the net."""
+    return family.INPUTS(net) if callable(family.INPUTS) else family.INPUTS
 
 
 def _fresh(
@@ -201,5 +206,5 @@ def _fresh(
             "initialise them, or another head="
         )
     log.warning("%s: initialised afresh: %s", directory, ", ".join(report.missing))
-    fresh = names.flatten(net.init(key, family.INPUTS)["params"])
+    fresh = names.flatten(net.init(key, _inputs(net, family))["params"])
     return {path: np.asarray(fresh[path]) for path in report.missing}

@@ -16,7 +16,8 @@ Canonical = Callable[[str], str]
 class Entry(NamedTuple):
     """One tensor: its public name and its parameter's path.
 
-    transpose: the tensor is the parameter's transpose. rest: paths of further
+    transpose: the tensor is the parameter's transpose, or of a convolution [out, in, h,
+    w] where the parameter is [h, w, in, out]. rest: paths of further
     parameters, which the tensor holds beside the first one, along its last axis (after
     transposing). lead: the tensor has an axis of length 1 in front.
     """
@@ -37,6 +38,11 @@ def linear(name: str, path: str, *, bias: bool = True) -> list[Entry]:
     """torch.nn.Linear keeps [out, in], a linen kernel is [in, out]."""
     weight = Entry(f"{name}.weight", f"{path}/kernel", transpose=True)
     return [weight, Entry(f"{name}.bias", f"{path}/bias")] if bias else [weight]
+
+
+def conv(name: str, path: str, *, bias: bool = True) -> list[Entry]:
+    """torch.nn.Conv2d keeps [out, in, h, w], a linen kernel is [h, w, in, out]."""
+    return linear(name, path, bias=bias)
 
 
 def conv1d(name: str, *paths: str) -> list[Entry]:
@@ -139,7 +145,7 @@ def collect(
     for entry in entries:
         parts = [params[path] for path in entry.paths]
         value = np.concatenate(parts, axis=-1) if entry.rest else parts[0]
-        value = value.T if entry.transpose else value
+        value = value.transpose(_axes(value.ndim)) if entry.transpose else value
         found[entry.name] = value[None] if entry.lead else value
     return found
 
@@ -156,6 +162,11 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(dict(flat), sep="/")
 
 
+def _axes(ndim: int) -> tuple[int, ...]:
+    """The axes of a kernel, [in, out] or [h, w, in, out], in torch's order."""
+    return (1, 0) if ndim == 2 else (3, 2, 0, 1)
+
+
 def _convert(
     found: str,
     tensor: np.ndarray,
@@ -165,7 +176,8 @@ def _convert(
     first = shapes[entry.path]
     widths = [shapes[path][-1] for path in entry.paths]
     shape = (*first[:-1], sum(widths))
-    expected = shape[::-1] if entry.transpose else shape
+    axes = _axes(len(shape)) if entry.transpose else tuple(range(len(shape)))
+    expected = tuple(shape[i] for i in axes)
     expected = (1, *expected) if entry.lead else expected
     if tensor.shape != expected:
         raise ValueError(
@@ -176,7 +188,7 @@ def _convert(
     if tensor.dtype.kind not in "fV" or tensor.dtype.itemsize == 1:
         raise ValueError(f"{found} is {tensor.dtype}, not floating-point weights")
     value = tensor[0] if entry.lead else tensor
-    value = value.T if entry.transpose else value
+    value = value.transpose(np.argsort(axes))
     parts = np.split(value, np.cumsum(widths)[:-1], axis=-1)
     return {
         path: np.ascontiguousarray(part, dtype=np.float32)
