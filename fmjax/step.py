@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from fmjax.layers import batch_norm
+
 Sums = dict[str, dict[str, tuple[Any, Any]]]
 
 
@@ -102,7 +104,8 @@ def train_step(
         loss = sum(total / totals[name] for name, (total, _) in losses.items())
         return loss, ({"losses": losses, "metrics": metrics}, extras)
 
-    gradient = jax.grad(loss_of, has_aux=True)
+    # Batch statistics are of the whole batch: the norms hear how it is cut.
+    gradient = batch_norm.over(axis, accum)(jax.grad(loss_of, has_aux=True))
     if accum == 1:
         grads, (sums, extras) = gradient(state.params, state.extras, batch, key)
     else:

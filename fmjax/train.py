@@ -142,6 +142,9 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
         trainable=trainable,
         accum=settings["accum"],
     )
+    if settings["accum"] > 1 and state.extras:  # which may not bear being cut
+        with config.blaming("accum"):
+            jax.eval_shape(step, state, sample)
     return Setup(
         parts,
         plan,
