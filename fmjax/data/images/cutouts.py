@@ -33,10 +33,11 @@ class Cutouts:
 
 def trimmed(image: np.ndarray) -> np.ndarray | None:
     """The picture uint8 [H, W, 4] without its clear border; None where all is clear."""
-    rows, columns = ((image[..., 3] >= SOLID).any(axis).nonzero()[0] for axis in (1, 0))
-    if not len(rows):
+    inside = image[..., 3] >= SOLID
+    if not inside.any():
         return None
-    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    top, left, bottom, right = box(inside)
+    return image[top:bottom, left:right]
 
 
 def fitted(image: np.ndarray, longest: int) -> np.ndarray:
@@ -69,7 +70,7 @@ def box(inside: np.ndarray) -> tuple[int, int, int, int]:
 
     Raises ValueError where there are none.
     """
-    rows, columns = (inside.any(axis).nonzero()[0] for axis in (1, 0))
+    rows, columns = (np.flatnonzero(np.any(inside, axis)) for axis in (1, 0))
     if not len(rows):
         raise ValueError("nothing is visible: there is no box around it")
     return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1

@@ -45,7 +45,7 @@ def once(rows: Any, fingerprint: str) -> Rendered:
 
 def _render(rows: Any, target: Path) -> None:
     target.mkdir()
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.memmap] = {}
     values = []
     for index in range(len(rows)):
         row = rows[index]

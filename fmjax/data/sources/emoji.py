@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fmjax.data import builders, cache, fetch
+from fmjax.data import builders, fetch
 from fmjax.data.images import decode
 from fmjax.data.source import Row, Source, split_of
 
@@ -88,7 +88,7 @@ def read(package: Path) -> tuple[dict[str, Iterable[Row]], dict[str, Any]]:
             uncategorised += 1
             continue
         image = decode.decode(package / "img" / "google" / "64" / emoji["image"])
-        pixels = cache.digest(image.tolist())
+        pixels = image.tobytes()
         if pixels in seen:
             copies += 1
             continue
