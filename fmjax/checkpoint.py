@@ -19,7 +19,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fmjax import optim
-from fmjax.config import ConfigError, suggest
+from fmjax.config import ConfigError, blaming, suggest
+from fmjax.layers import patches
 
 
 class Checkpoints:
@@ -139,15 +140,17 @@ def init_from(
     rename: Sequence[tuple[str, str]] = (),
     skip: str | None = None,
     missing: str | None = None,
+    resample: str | None = None,
 ) -> tuple[Any, dict[str, list[str]]]:
     """(params with the values found at `path`, what befell each parameter).
 
     path: a workdir of fmjax, a directory that `fmjax.interop` reads, or a name in
     `fmjax.data.weights`. `skip` leaves out found paths that it matches, `rename`
     rewrites the rest by regular expressions in order, `missing` says which parameters
-    may keep their fresh values. What was found but not used is in the report. Raises
-    ConfigError naming a parameter that is missing, both shapes where one does not fit,
-    and a rename that gives two parameters one name.
+    may keep their fresh values. `resample` says which are positions on a square grid,
+    to be interpolated where this model's images have another size. What was found but
+    not used is in the report. Raises ConfigError naming a parameter that is missing,
+    both shapes where one does not fit, and a rename that gives two parameters one name.
     """
     if (pathlib.Path(path) / "best").is_dir():
         tree = weights(path)["params"]
@@ -171,6 +174,9 @@ def init_from(
     report: dict[str, list[str]] = {"loaded": [], "fresh": []}
     for name, leaf in zip(own, jax.tree.leaves(params), strict=True):
         if name in found:
+            if resample and re.search(resample, name):
+                with blaming(f"init_from.resample, {name}"):
+                    found[name] = patches.fit(found[name], len(leaf))
             if found[name].shape != leaf.shape:
                 raise ConfigError(
                     f"init_from: {name} is {found[name].shape} in {path} and "

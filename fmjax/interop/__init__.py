@@ -23,7 +23,18 @@ log = logging.getLogger(__name__)
 
 # config.json's model_type -> the file both here and in fmjax/models. A downloaded
 # config can name nothing else.
-FAMILIES = {"bert": "bert", "gpt2": "gpt", "t5": "t5", "marian": "transformer"}
+FAMILIES = {
+    "bert": "bert",
+    "gpt2": "gpt",
+    "t5": "t5",
+    "marian": "transformer",
+    "vit": "vit",
+    "vit_mae": "mae",
+    "clip": "clip",
+}
+
+# timm's config.json has an `architecture` in place of a model_type.
+TIMM = {"vit": "vit_timm"}  # the word before the first _ -> the file here
 
 CONFIG_LIMIT = 16_000_000  # bytes
 
@@ -77,7 +88,8 @@ def read(
     config = _config(directory / "config.json")
     family = _family(config)
     if head == "auto":
-        head = _head(config, family.ARCHITECTURES)
+        own = getattr(family, "head", None)
+        head = own(config) if own else _head(config, family.ARCHITECTURES)
     tensors = safetensors.read_directory(directory)
     net = family.Model(**family.fields(config, head, classes, tensors.keys()))
     shapes = _shapes(net, family)
@@ -111,17 +123,19 @@ def save(
     *,
     shard_bytes: int = safetensors.SHARD_BYTES,
     settings: Mapping[str, Any] = MappingProxyType({}),
+    library: str = "transformers",
 ) -> None:
-    """Writes config.json and model.safetensors, which transformers loads unchanged.
+    """Writes config.json and model.safetensors, which `library` loads unchanged.
 
     The directory is made where absent; files of these names are replaced. What is more
     than `shard_bytes` is written as several files and an index.
     settings: further keys of config.json, such as a tokenizer's eos_token_id, or
         id2label. BERT's head 'embed' is written as an encoder without a pooler.
+    library: 'transformers', or 'timm' for its names and its config.
     Raises ValueError where the net's family has no public format here, or variables
     are not the net's: missing, unknown or misshapen parameters, by name.
     """
-    family = _family_of(net)
+    family = _family_of(net, library)
     if extras := sorted(set(variables) - {"params"}):
         raise ValueError(f"variables beside params have no public names: {extras}")
     params = {k: np.asarray(v) for k, v in names.flatten(variables["params"]).items()}
@@ -136,6 +150,8 @@ def save(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = names.collect(params, family.entries(net))
+    if hasattr(family, "constants"):
+        tensors |= family.constants(net)  # which are no parameters here
     named = {family.public(net, name): value for name, value in tensors.items()}
     safetensors.write_directory(directory, named, shard_bytes)
     text = json.dumps(config, indent=2, allow_nan=False)
@@ -156,6 +172,15 @@ def _config(path: Path) -> dict[str, Any]:
 
 def _family(config: Mapping[str, Any]) -> Any:
     kind = config.get("model_type")
+    architecture = config.get("architecture")
+    if kind is None and isinstance(architecture, str):
+        kind = architecture.partition("_")[0]
+        if kind not in TIMM:
+            raise ValueError(
+                f"config.json: timm's architecture {architecture!r:.80} is not known "
+                f"here (known: {', '.join(f'{name}_...' for name in TIMM)})"
+            )
+        return importlib.import_module(f"fmjax.interop.{TIMM[kind]}")
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(
             f"config.json: model_type {kind!r:.80} is not known here "
@@ -164,9 +189,17 @@ def _family(config: Mapping[str, Any]) -> Any:
     return importlib.import_module(f"fmjax.interop.{FAMILIES[kind]}")
 
 
-def _family_of(net: nn.Module) -> Any:
+def _family_of(net: nn.Module, library: str) -> Any:
+    own = type(net).__module__.removeprefix("fmjax.models.")
+    if library == "timm" and own in TIMM:
+        return importlib.import_module(f"fmjax.interop.{TIMM[own]}")
+    if library != "transformers":
+        raise ValueError(
+            f"library={library!r} has no format for {own} here "
+            f"(timm: {', '.join(TIMM)}; transformers: {', '.join(FAMILIES.values())})"
+        )
     for family in FAMILIES.values():
-        if type(net).__module__ == f"fmjax.models.{family}":
+        if own == family:
             return importlib.import_module(f"fmjax.interop.{family}")
     known = ", ".join(f"fmjax.models.{family}" for family in FAMILIES.values())
     raise ValueError(

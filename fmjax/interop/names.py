@@ -19,7 +19,8 @@ class Entry(NamedTuple):
     transpose: the tensor is the parameter's transpose, or of a convolution [out, in, h,
     w] where the parameter is [h, w, in, out]. rest: paths of further
     parameters, which the tensor holds beside the first one, along its last axis (after
-    transposing). lead: the tensor has an axis of length 1 in front.
+    transposing). lead: the tensor has an axis of length 1 in front. flat: the parameter
+    has one, and the tensor has not.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Entry(NamedTuple):
     transpose: bool = False
     rest: tuple[str, ...] = ()
     lead: bool = False
+    flat: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -146,7 +148,8 @@ def collect(
         parts = [params[path] for path in entry.paths]
         value = np.concatenate(parts, axis=-1) if entry.rest else parts[0]
         value = value.transpose(_axes(value.ndim)) if entry.transpose else value
-        found[entry.name] = value[None] if entry.lead else value
+        value = value[None] if entry.lead else value
+        found[entry.name] = value[0] if entry.flat else value
     return found
 
 
@@ -174,11 +177,12 @@ def _convert(
     shapes: Mapping[str, tuple[int, ...]],
 ) -> dict[str, np.ndarray]:
     first = shapes[entry.path]
-    widths = [shapes[path][-1] for path in entry.paths]
-    shape = (*first[:-1], sum(widths))
+    widths = [shapes[path][-1] for path in entry.paths] if entry.rest else []
+    shape = (*first[:-1], sum(widths)) if entry.rest else first
     axes = _axes(len(shape)) if entry.transpose else tuple(range(len(shape)))
     expected = tuple(shape[i] for i in axes)
     expected = (1, *expected) if entry.lead else expected
+    expected = expected[1:] if entry.flat else expected
     if tensor.shape != expected:
         raise ValueError(
             f"{found} has shape {tensor.shape}, the config asks for {expected} "
@@ -188,9 +192,10 @@ def _convert(
     if tensor.dtype.kind not in "fV" or tensor.dtype.itemsize == 1:
         raise ValueError(f"{found} is {tensor.dtype}, not floating-point weights")
     value = tensor[0] if entry.lead else tensor
+    value = value[None] if entry.flat else value
     value = value.transpose(np.argsort(axes))
-    parts = np.split(value, np.cumsum(widths)[:-1], axis=-1)
+    parts = np.split(value, np.cumsum(widths)[:-1], axis=-1) if widths else [value]
     return {
-        path: np.ascontiguousarray(part, dtype=np.float32)
+        path: np.array(part, np.float32, order="C")
         for path, part in zip(entry.paths, parts, strict=True)
     }

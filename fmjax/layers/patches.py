@@ -74,6 +74,46 @@ class Patches(nn.Module):
         return self.kernel_init(key, flat, jnp.float32).reshape(shape)
 
 
+class Embed(nn.Module):
+    """Patches with their positions, after the class tokens: to [B, E + N, D].
+
+    positions: 'learned', or 'sincos', which are no parameters.
+    The parameters are patches/kernel [p, p, C, D] and bias, cls [E, D] and, where
+    learned, positions [E + N, D].
+    """
+
+    patch: int
+    width: int
+    image: tuple[int, int]
+    front: int = 1
+    positions: str = "learned"
+    use_bias: bool = True
+    kernel_init: Initializer = truncated_normal
+    dtype: Dtype = "float32"
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        rows, columns = grid(self.image, self.patch)
+        x = Patches(
+            self.patch,
+            self.width,
+            use_bias=self.use_bias,
+            kernel_init=self.kernel_init,
+            dtype=self.dtype,
+            name="patches",
+        )(images)
+        if self.front:
+            shape = (self.front, self.width)
+            cls = self.param("cls", truncated_normal, shape).astype(self.dtype)
+            x = jnp.concatenate([jnp.broadcast_to(cls, (len(x), *shape)), x], axis=1)
+        if self.positions == "sincos":
+            table = jnp.asarray(sincos((rows, columns), self.width, front=self.front))
+        else:
+            shape = (self.front + rows * columns, self.width)
+            table = self.param("positions", truncated_normal, shape)
+        return x + table.astype(self.dtype)
+
+
 def patchify(images: jax.Array, patch: int) -> jax.Array:
     """[B, H, W, C] to [B, N, p * p * C]: patches row by row, pixels in them likewise.
 
@@ -134,3 +174,26 @@ def resample(
     table = jax.image.resize(table, (*new, table.shape[-1]), "cubic", antialias=True)
     table = table.reshape(new[0] * new[1], -1)
     return jnp.concatenate([kept, table.astype(positions.dtype)])
+
+
+def fit(positions: jax.Array, count: int) -> jax.Array:
+    """Positions [E + n * n, D] of a square grid as `count` = E + m * m, resampled.
+
+    E, 0 or 1, follows from the number of rows. Raises ValueError where either number
+    is not that of a square grid, or E would change: name the grids by `resample`.
+    """
+    sides = {}
+    for rows in (len(positions), count):
+        side = int(np.sqrt(rows))
+        if rows - side**2 > 1 or side < 1:
+            raise ValueError(
+                f"{rows} positions are no square grid with 0 or 1 token in front of it"
+            )
+        sides[rows] = (rows - side**2, (side, side))
+    (front, old), (other, new) = sides[len(positions)], sides[count]
+    if front != other:
+        raise ValueError(
+            f"{len(positions)} positions have {front} token in front of the grid, "
+            f"{count} have {other}"
+        )
+    return resample(positions, old, new, front=front)
