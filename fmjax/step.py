@@ -8,6 +8,8 @@ and the gradient of the whole batch.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -82,6 +84,9 @@ def train_step(
     False one. `axis` names a mapped device axis (pmap); under jit over a mesh it stays
     None. Randomness is addressed by the step, and further by microbatch and by `axis`
     index: with dropout, two ways of cutting a batch up draw different masks.
+
+    An objective with a keyword `axis` couples the rows of a batch (contrastive losses):
+    it is told the axis, to gather along, and refused under accumulation, by ValueError.
     """
     key = jax.random.fold_in(state.key, state.step)
     if axis:
@@ -89,6 +94,14 @@ def train_step(
         everywhere = lambda tree: jax.lax.psum(tree, axis)  # noqa: E731
     else:
         everywhere = lambda tree: tree  # noqa: E731
+
+    if "axis" in inspect.signature(objective).parameters:  # its rows see each other
+        if accum > 1:
+            raise ValueError(
+                f"accum={accum} would compare the rows of each microbatch with each "
+                "other alone, which is another loss: set accum=1"
+            )
+        objective = functools.partial(objective, axis=axis)
 
     # Weights depend on the batch alone (the contract), so the compiler drops all of
     # this evaluation but the few operations that lead to them.

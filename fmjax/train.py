@@ -103,7 +103,11 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
     with config.blaming("data and inputs"):
         train_set = load(parts.data("train").rows, seed=seed)
         eval_sets = {s: load(parts.data(s).rows, seed=None) for s in watch.splits}
-        sample = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, train_set.at(0)))
+        # Two examples a host tell the shapes of a batch of thousands.
+        few = load(parts.data("train").rows, size=2 * jax.process_count(), seed=seed)
+        sample = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, few.at(0)))
+        whole = lambda x: x.update(shape=(train_set.local, *x.shape[1:]))  # noqa: E731
+        sample = jax.tree.map(whole, sample)
 
     steps = functools.partial(
         config.duration, batch_size=batch_size, examples=train_set.examples
@@ -142,7 +146,7 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
         trainable=trainable,
         accum=settings["accum"],
     )
-    if settings["accum"] > 1 and state.extras:  # which may not bear being cut
+    if settings["accum"] > 1:  # which batch statistics and coupled rows do not bear
         with config.blaming("accum"):
             jax.eval_shape(step, state, sample)
     return Setup(

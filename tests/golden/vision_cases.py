@@ -101,7 +101,7 @@ CASES = {
     "timm-mean": timm(global_pool="avg"),
     "timm-mean-no-token": timm(global_pool="avg", class_token=False, in_chans=1),
     "timm-map": timm(global_pool="map", class_token=False, qk_norm=True, golden=True),
-    "timm-qk-norm": timm(qk_norm=True, embed_dim=15, num_heads=5, mlp_ratio=1.7),
+    "timm-qk-norm": timm(qk_norm=True, embed_dim=21, num_heads=3, mlp_ratio=1.7),
     "timm-encoder": timm(num_classes=0, img_size=(8, 12)),
     "timm-wide": timm(embed_dim=192, mlp_ratio=4, img_size=32, depth=6, qk_norm=True),
     "mae": mae(golden=True),

@@ -59,9 +59,12 @@ def test_equals_the_reference(name, tmp_path):
             assert torch.equal(tensor, ours[key]), key
     if case.kind == "ViTMAEForPreTraining":  # the objective's, which no net knows
         again.config.norm_pix_loss = case.normalised
-    again_computed = vision_reference.compute(case, again, given, rename)
-    for key, value in again_computed.items():
-        tolerance = 0 if case.kind != "ViTMAEForPreTraining" else 1e-5
-        np.testing.assert_allclose(
-            value, expected[key], rtol=tolerance, atol=tolerance, err_msg=key
-        )
+    computed = vision_reference.compute(case, again, given, rename)
+    # What is read from a file has gradients for fixed positions, too.
+    fixed = {f"grad/{name}" for name in mae.POSITIONS}
+    tolerance = 0 if case.kind != "ViTMAEForPreTraining" else 1e-5
+    for key, value in computed.items():
+        if key not in fixed - set(expected):
+            np.testing.assert_allclose(
+                value, expected[key], rtol=tolerance, atol=tolerance, err_msg=key
+            )
