@@ -109,7 +109,7 @@ def test_crops_and_mirrors():
     assert 150 < mirrored < 250
 
 
-@pytest.mark.parametrize("factor", [0.0, 0.4, 1.0, 1.7])
+@pytest.mark.parametrize("factor", [0.0, 0.1, 0.4, 1 / 3, 1.0, 1.237, 1.9])
 def test_enhancements_are_pillows(factor):
     for what, theirs in (
         ("brightness", ImageEnhance.Brightness),
@@ -187,11 +187,20 @@ def test_every_operation_of_randaugment_at_its_end():
     np.testing.assert_array_equal(at("identity"), PIXELS)
     np.testing.assert_array_equal(at("solarize"), 255 - PIXELS)
     np.testing.assert_array_equal(at("posterize"), PIXELS & 0xF0)
-    for name, theirs in (
-        ("autocontrast", ImageOps.autocontrast),
-        ("equalize", ImageOps.equalize),
-    ):
-        np.testing.assert_array_equal(at(name), np.asarray(theirs(plain)))
+    flat = np.full((19, 26, 3), 77, np.uint8)
+    for image in (PIXELS, PIXELS // 5 + 60, PIXELS // 90, flat):
+        for name, theirs in (
+            ("autocontrast", ImageOps.autocontrast),
+            ("equalize", ImageOps.equalize),
+        ):
+            want = np.asarray(theirs(Image.fromarray(image)))
+            np.testing.assert_array_equal(at(name, 10, image), want)
+    for m in (0, 3, 7.5, 10):
+        for name, want in (
+            ("solarize", ImageOps.solarize(plain, round(256 * (1 - m / 10)))),
+            ("posterize", ImageOps.posterize(plain, 8 - round(0.4 * m))),
+        ):
+            np.testing.assert_array_equal(at(name, m), np.asarray(want))
     for name in ("brightness", "contrast", "saturation", "sharpness"):
         np.testing.assert_array_equal(at(name), colour.enhance(PIXELS, name, 1.9))
         np.testing.assert_array_equal(at(name, -10), colour.enhance(PIXELS, name, 0.1))

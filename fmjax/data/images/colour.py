@@ -11,23 +11,47 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from fmjax.data.images.resize import from_pillow, to_pillow
 
-ENHANCE = {
-    "brightness": ImageEnhance.Brightness,
-    "contrast": ImageEnhance.Contrast,
-    "saturation": ImageEnhance.Color,
-    "sharpness": ImageEnhance.Sharpness,
-}
+ENHANCEMENTS = ("brightness", "contrast", "saturation", "sharpness")
+_LEVELS = np.arange(256, dtype=np.float32)
 
 
 def enhance(image: np.ndarray, what: str, factor: float) -> np.ndarray:
     """The image blended with one that lacks `what`: 1 changes nothing, 0 takes it away.
 
-    what: a key of ENHANCE; lacking brightness is black, contrast the mean grey,
+    what: one of ENHANCEMENTS; lacking brightness is black, contrast the mean grey,
     saturation the grey image, sharpness a smoothed one.
     """
-    if what == "saturation" and image.shape[-1] == 1:
+    if what == "brightness":
+        return by_table(image, _blend(0, factor))
+    if what == "contrast":
+        mean = int(_luma(image).mean() + 0.5)
+        return by_table(image, _blend(mean, factor))
+    if what == "sharpness":
+        sharp = ImageEnhance.Sharpness(to_pillow(image)).enhance(factor)
+        return from_pillow(sharp)
+    if what != "saturation":
+        raise ValueError(f"no enhancement {what!r}: {', '.join(ENHANCEMENTS)}")
+    if image.shape[-1] == 1:
         return image
-    return from_pillow(ENHANCE[what](to_pillow(image)).enhance(factor))
+    return from_pillow(ImageEnhance.Color(to_pillow(image)).enhance(factor))
+
+
+def by_table(image: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """table[x] for every byte x of the image; table: uint8 [256]."""
+    # By far the fastest of the ways to write this; no byte is ever clipped.
+    return table.take(image, mode="clip")
+
+
+def _blend(start: int, factor: float) -> np.ndarray:
+    """The table of Pillow's blend between the level `start` and a level."""
+    levels = np.float32(start) + np.float32(factor) * (_LEVELS - np.float32(start))
+    return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+def _luma(image: np.ndarray) -> np.ndarray:
+    if image.shape[-1] == 1:
+        return image
+    return np.asarray(to_pillow(image).convert("L"))
 
 
 def shift_hue(image: np.ndarray, turn: float) -> np.ndarray:
@@ -37,7 +61,7 @@ def shift_hue(image: np.ndarray, turn: float) -> np.ndarray:
         return image
     bands = to_pillow(image).convert("HSV").split()
     hue = bands[0].point([(i + step) % 256 for i in range(256)])
-    return np.asarray(Image.merge("HSV", (hue, *bands[1:])).convert("RGB"))
+    return from_pillow(Image.merge("HSV", (hue, *bands[1:])).convert("RGB"))
 
 
 def grey(image: np.ndarray) -> np.ndarray:

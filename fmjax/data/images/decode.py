@@ -76,8 +76,8 @@ def decode(
     if channels not in _MODES:
         raise ValueError(f"channels={channels}: 1 (grey), 3 (RGB) or 4 (RGBA)")
     with _opened(file, name, max_pixels) as (image, name):
-        image = _eight_bits(ImageOps.exif_transpose(image), name)
-        return _flat(image, channels, background)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _flat(_eight_bits(image, name), channels, background)
 
 
 def decode_mask(
@@ -167,5 +167,7 @@ def _flat(image: Image.Image, channels: int, background: int) -> np.ndarray:
         if channels != 4:
             under = Image.new("RGBA", image.size, (background,) * 3 + (255,))
             image = Image.alpha_composite(under, image)
-    array = np.array(image.convert(_MODES[channels]), np.uint8)
+    if image.mode != _MODES[channels]:  # convert would copy
+        image = image.convert(_MODES[channels])
+    array = np.asarray(image)
     return array.reshape(image.height, image.width, channels)

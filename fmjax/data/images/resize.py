@@ -62,9 +62,11 @@ def to_pillow(image: np.ndarray) -> Image.Image:
         )
     if image.ndim == 3 and image.shape[2] not in (1, 3, 4):
         raise ValueError(f"an image has 1, 3 or 4 channels, not {image.shape[2]}")
-    if image.ndim == 3 and image.shape[2] == 1:
-        image = image[..., 0]
-    return Image.fromarray(np.ascontiguousarray(image))
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}[1 if image.ndim == 2 else image.shape[2]]
+    size = (image.shape[1], image.shape[0])
+    # Half the time of Image.fromarray.
+    data = np.ascontiguousarray(image)
+    return Image.frombuffer(mode, size, data, "raw", mode, 0, 1)
 
 
 def from_pillow(picture: Image.Image, rank: int = 3) -> np.ndarray:
