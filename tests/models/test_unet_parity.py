@@ -101,7 +101,7 @@ def test_equals_the_paper_in_torch(name):
     (value, out), grads = run(variables["params"])
     want = logits.detach().permute(0, 2, 3, 1).numpy()
     np.testing.assert_allclose(out, want, atol=1e-5)
-    assert float(value) == pytest.approx(float(loss), rel=1e-5)
+    assert float(value) == pytest.approx(float(loss.detach()), rel=1e-5)
     grads = names.flatten(grads)
     for key, parameter in reference.named_parameters():
         path, wanted = entry(key, parameter.grad.numpy())
