@@ -107,6 +107,8 @@ BAD = {
     "large.png": (png(10_000, 10_000), "too large"),
     "float.tif": (encoded(Image.new("F", (3, 3)), "TIFF"), "floating-point"),
     "int.tif": (encoded(Image.new("I", (3, 3)), "TIFF"), "32-bit"),
+    "script.png": (encoded(Image.new("RGB", (4, 4)), "EPS"), "cannot identify"),
+    "icon.png": (encoded(Image.new("RGB", (16, 16)), "ICO"), "cannot identify"),
     "short.png": (png(9, 9), "not readable"),
     "crc.png": (encoded(Image.fromarray(PIXELS)).replace(b"IDAT", b"IDAX"), "readable"),
 }

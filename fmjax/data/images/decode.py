@@ -7,6 +7,7 @@ without a known range, or is so large that it would fill the memory.
 """
 
 import contextlib
+import functools
 import io
 import struct
 import warnings
@@ -23,6 +24,9 @@ from fmjax.data.images.resize import resize
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
 )
+# Whatever a file is called, no other of Pillow's readers is tried: the one for EPS, for
+# one, would run Ghostscript on it.
+FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "TIFF", "BMP", "PPM")
 MAX_PIXELS = 89_478_485  # Pillow's own: a quarter of a gigabyte as RGB
 BACKGROUND = 255  # white, as of a page
 
@@ -118,7 +122,7 @@ def _opened(
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             content = io.BytesIO(file) if isinstance(file, bytes) else file
-            with Image.open(content) as image:
+            with Image.open(content, formats=_readers()) as image:
                 _check(image, name, max_pixels)
                 image.load()
                 yield image, name
@@ -131,6 +135,13 @@ def _opened(
     except _DAMAGE as error:
         why = f"not readable as an image: {error or type(error).__name__}"
         raise Unreadable(name, why) from error
+
+
+@functools.cache
+def _readers() -> list[str]:
+    """FORMATS as far as this Pillow was built with them."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def _check(image: Image.Image, name: str, max_pixels: int) -> None:
