@@ -3,6 +3,7 @@
 # B batch, H height, W width, C channels, F features
 
 import functools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -107,33 +108,43 @@ class Mixed(nn.Module):
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
         outputs = []
         for branch, layers in self.branches.items():
-            x, number = inputs, 0
-            single = sum(not isinstance(layer, str) for layer in layers) == 1
-            for layer in layers:
-                if isinstance(layer, str):
+            x = inputs
+            for names, layer in named(branch, layers):
+                if names:
+                    x = self._convolve(x, names, *layer, train=train)
+                else:
                     mean = layer == "mean"
                     x = mean_pool(x, 3, 1, 1) if mean else max_pool(x, 3, 2)
-                    continue
-                number += 1
-                name = branch if single else f"{branch}_{number}"
-                x = self._convolve(x, name, *layer, train=train)
             outputs.append(x)
         return jnp.concatenate(outputs, -1)
 
-    def _convolve(self, x, name, channels, kernel, stride, *, train):
-        two = isinstance(kernel, tuple) and isinstance(kernel[0], tuple)
-        kernels = dict(zip("ab", kernel, strict=True)) if two else {"": kernel}
+    def _convolve(self, x, names, channels, kernel, stride, *, train):
+        kernels = kernel if len(names) > 1 else (kernel,)
         outputs = [
             self.convolve(
                 scaled(channels, self.width),
                 size,
                 stride,
                 padding=0 if stride == 2 else None,
-                name=name + letter,
+                name=name,
             )(x, train=train)
-            for letter, size in kernels.items()
+            for name, size in zip(names, kernels, strict=True)
         ]
         return jnp.concatenate(outputs, -1)
+
+
+def named(branch: str, layers: Sequence[Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """(names of its convolutions, the layer) of each in a branch; a pool has none."""
+    convs = [layer for layer in layers if not isinstance(layer, str)]
+    number = 0
+    for layer in layers:
+        if isinstance(layer, str):
+            yield (), layer
+            continue
+        number += 1
+        name = branch if len(convs) == 1 else f"{branch}_{number}"
+        side_by_side = isinstance(layer[1], tuple) and isinstance(layer[1][0], tuple)
+        yield ((f"{name}a", f"{name}b") if side_by_side else (name,)), layer
 
 
 def scaled(channels: int, width: float) -> int:
