@@ -135,6 +135,7 @@ def weights(workdir: str | pathlib.Path, abstract: Any = None) -> dict[str, Any]
 
 def init_from(
     params: Any,
+    collection: str = "params",
     *,
     path: str,
     rename: Sequence[tuple[str, str]] = (),
@@ -144,7 +145,8 @@ def init_from(
 ) -> tuple[Any, dict[str, list[str]]]:
     """(params with the values found at `path`, what befell each parameter).
 
-    path: a workdir of fmjax, a directory that `fmjax.interop` reads, or a name in
+    collection: which variables these are, 'batch_stats' for one. path: a workdir of
+    fmjax, a file or directory that `fmjax.interop` reads, or a name in
     `fmjax.data.weights`. `skip` leaves out found paths that it matches, `rename`
     rewrites the rest by regular expressions in order, `missing` says which parameters
     may keep their fresh values. `resample` says which are positions on a square grid,
@@ -153,12 +155,14 @@ def init_from(
     both shapes where one does not fit, and a rename that gives two parameters one name.
     """
     if (pathlib.Path(path) / "best").is_dir():
-        tree = weights(path)["params"]
+        saved = weights(path)
+        tree = {"params": saved["params"], **saved["extras"]}
     else:
         from fmjax import interop
         from fmjax.data import weights as published
 
-        tree = interop.load(published.directory(path), head=None)[1]["params"]
+        tree = interop.load(published.directory(path), head=None)[1]
+    tree = tree.get(collection, {})
     found = dict(zip(optim.paths(tree), jax.tree.leaves(tree), strict=True))
     if skip:
         found = {path: v for path, v in found.items() if not re.search(skip, path)}

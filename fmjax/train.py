@@ -225,6 +225,9 @@ def train(
             state = state._replace(
                 params=params, opt_state=optimizers.restart(state.opt_state, params)
             )
+            for name, extras in state.extras.items():  # batch statistics come along
+                found, loaded[name] = bound(extras, name)
+                state = state._replace(extras=state.extras | {name: found})
             reports.write_json(workdir / "init_from.json", loaded)
 
     done = start = int(jax.device_get(state.step))

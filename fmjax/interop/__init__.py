@@ -57,6 +57,8 @@ def load(
 ) -> tuple[Any, dict[str, Any]]:
     """(net, variables) of a checkpoint directory; variables are float32 in host memory.
 
+    A file, and a directory without config.json, is what `interop.torchvision` reads.
+
     head: of the model family, or None for the bare encoder; 'auto' takes what the
     config's `architectures` names. classes: of a classification head, in place of the
     config's. key: initialises parameters which the file lacks (a fresh head).
@@ -85,6 +87,11 @@ def read(
 ) -> Loaded:
     """As `load`, with the report; unknown tensors are reported and not refused."""
     directory = Path(directory)
+    if not (directory / "config.json").exists() and directory.exists():
+        from fmjax.interop import torchvision
+
+        given = {} if classes is None else {"classes": classes}
+        return Loaded(*torchvision.read(directory, key=key, **given))
     config = _config(directory / "config.json")
     family = _family(config)
     if head == "auto":

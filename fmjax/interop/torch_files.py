@@ -1,7 +1,9 @@
 """Read torch's own files (.pth, .pt, .bin) as hostile input, running nothing in them.
 
 Since torch 1.6 a file is a zip archive: PREFIX/data.pkl, a program that builds the
-dictionary of tensors (`torch_program`), and PREFIX/data/KEY, the raw numbers.
+dictionary of tensors (`torch_program`), and PREFIX/data/KEY, the raw numbers. Before it
+was a row of programs (a magic number, a version, the machine's sizes, the dictionary,
+the keys of its storages), and then each storage with its count in front.
 """
 
 import math
@@ -12,13 +14,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fmjax.interop import safetensors
-from fmjax.interop.torch_program import Tensor, run
+from fmjax.interop.torch_program import Storage, Tensor, run
 
 PROGRAM_LIMIT = 64_000_000  # bytes of data.pkl
 ENTRY_LIMIT = 200_000  # files in the archive
 REPEAT_LIMIT = 4  # tensors may share numbers, but not make up many times the file
 NESTED = ("state_dict", "model")  # where training scripts keep the weights
-LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # torch's magic number, stored
+# What the older format begins with: a program that says 0x1950a86a20f9469cfc6c.
+LEGACY, VERSION = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e"), 1001
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -42,18 +45,23 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def _read(file: BinaryIO) -> dict[str, np.ndarray]:
+    size = os.fstat(file.fileno()).st_size
     if file.read(len(LEGACY)) == LEGACY:
-        raise ValueError(
-            "torch's format of before version 1.6 is not read; write it anew: "
-            "torch.save(torch.load(path, weights_only=True), path)"
-        )
-    if not zipfile.is_zipfile(file):
-        raise ValueError("not a zip archive, so no file of torch 1.6 or later")
-    with zipfile.ZipFile(file) as archive:
-        return _tensors(archive, os.fstat(file.fileno()).st_size)
+        found, storages = _row(file.read())
+    elif zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            found, storages = _archive(archive, size)
+    else:
+        raise ValueError("neither a zip archive nor torch's older format")
+    total = sum(math.prod(t.shape) * t.storage.dtype.itemsize for t in found.values())
+    if total > REPEAT_LIMIT * size:
+        raise ValueError(f"tensors of {total:,} bytes in a file of {size:,}")
+    return {name: _view(name, t, storages[t.storage]) for name, t in found.items()}
 
 
-def _tensors(archive: zipfile.ZipFile, size: int) -> dict[str, np.ndarray]:
+def _archive(
+    archive: zipfile.ZipFile, size: int
+) -> tuple[dict[str, Tensor], dict[Storage, np.ndarray]]:
     members = _members(archive, size)
     program = members.get("data.pkl")
     if program is None:
@@ -65,31 +73,62 @@ def _tensors(archive: zipfile.ZipFile, size: int) -> dict[str, np.ndarray]:
     order = members.get("byteorder")
     if order is not None and (order.file_size > 16 or archive.read(order) != b"little"):
         raise ValueError("only little-endian files are read")
-    found = _flat(run(archive.read(program)))
+    found = _flat(run(archive.read(program))[0])
+    storages: dict[Storage, np.ndarray] = {}
+    for name, storage in _storages(found).items():
+        member = members.get(f"data/{storage.key}")
+        if member is None:
+            raise ValueError(f"{name}: no data/{storage.key} in the archive")
+        want = storage.size * storage.dtype.itemsize
+        if member.file_size != want:
+            raise ValueError(
+                f"{name}: data/{storage.key} has {member.file_size:,} bytes, not the "
+                f"{want:,} of {storage.size:,} {storage.dtype}"
+            )
+        storages[storage] = np.frombuffer(archive.read(member), storage.dtype)
+    return found, storages
 
-    total = sum(math.prod(t.shape) * t.storage.dtype.itemsize for t in found.values())
-    if total > REPEAT_LIMIT * size:
-        raise ValueError(f"tensors of {total:,} bytes in a file of {size:,}")
-    storages: dict[str, np.ndarray] = {}
-    arrays = {}
+
+def _row(data: bytes) -> tuple[dict[str, Tensor], dict[Storage, np.ndarray]]:
+    """As `_archive`, from what follows the magic number in the older format."""
+    at, values = 0, []
+    for _ in range(4):
+        value, end = run(data[at : at + PROGRAM_LIMIT])
+        values.append(value)
+        at += end
+    version, machine, state, keys = values
+    if version != VERSION or not isinstance(machine, dict):
+        raise ValueError(f"version {version!r:.20} of the older format is not known")
+    if machine.get("little_endian") is not True:
+        raise ValueError("only little-endian files are read")
+    found = _flat(state)
+    names = {storage.key: name for name, storage in _storages(found).items()}
+    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(names):
+        raise ValueError("the list of storages is not that of the tensors")
+    storages: dict[Storage, np.ndarray] = {}
+    for key in keys:
+        storage = found[names[key]].storage
+        count = int.from_bytes(data[at : at + 8], "little")
+        if count != storage.size:
+            raise ValueError(f"{names[key]}: {count:,} numbers, not {storage.size:,}")
+        end = at + 8 + count * storage.dtype.itemsize
+        if end > len(data):
+            raise ValueError(f"{names[key]}: the file ends within its numbers")
+        storages[storage] = np.frombuffer(data[at + 8 : end], storage.dtype)
+        at = end
+    if at != len(data):
+        raise ValueError(f"{len(data) - at:,} bytes after the last storage")
+    return found, storages
+
+
+def _storages(found: dict[str, Tensor]) -> dict[str, Storage]:
+    """Each storage once, by a tensor that it holds."""
+    first: dict[str, tuple[str, Storage]] = {}
     for name, tensor in found.items():
         storage = tensor.storage
-        if storage.key not in storages:
-            member = members.get(f"data/{storage.key}")
-            if member is None:
-                raise ValueError(f"{name}: no data/{storage.key} in the archive")
-            want = storage.size * storage.dtype.itemsize
-            if member.file_size != want:
-                raise ValueError(
-                    f"{name}: data/{storage.key} has {member.file_size:,} bytes, not "
-                    f"the {want:,} of {storage.size:,} {storage.dtype}"
-                )
-            storages[storage.key] = np.frombuffer(archive.read(member), np.uint8)
-        numbers = storages[storage.key]
-        if numbers.nbytes != storage.size * storage.dtype.itemsize:
-            raise ValueError(f"{name}: data/{storage.key} has two kinds of numbers")
-        arrays[name] = _view(name, tensor, numbers.view(storage.dtype))
-    return arrays
+        if first.setdefault(storage.key, (name, storage))[1] != storage:
+            raise ValueError(f"{name}: storage {storage.key} has two kinds of numbers")
+    return dict(first.values())
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:

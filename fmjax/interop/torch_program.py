@@ -54,17 +54,17 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-def run(program: bytes) -> Any:
-    """What a program builds, of dicts, lists, tuples, numbers, texts and Tensors.
+def run(program: bytes) -> tuple[Any, int]:
+    """What a program builds of dicts, lists, numbers, texts and Tensors, and its end.
 
     Raises ValueError where it is truncated, or holds an instruction or a name that
     tensors do not need.
     """
     machine = _Machine(program)
     try:
-        return machine.run()
+        return machine.run(), machine.at
     except (IndexError, struct.error, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"data.pkl is malformed at byte {machine.at:,}") from error
+        raise ValueError(f"the program is malformed at byte {machine.at:,}") from error
 
 
 class _Mark:
@@ -88,14 +88,14 @@ class _Machine:
                 return self.stack[0]
             if code not in STEPS:
                 raise ValueError(
-                    f"data.pkl has the instruction {code!r} at byte {self.at - 1:,}, "
-                    "which tensors do not need"
+                    f"the program has the instruction {code!r} at byte "
+                    f"{self.at - 1:,}, which tensors do not need"
                 )
             STEPS[code](self)
 
     def take(self, count: int) -> bytes:
         if count < 0 or self.at + count > len(self.program):
-            raise ValueError("data.pkl is truncated")
+            raise ValueError("the program is truncated")
         self.at += count
         return self.program[self.at - count : self.at]
 
@@ -141,7 +141,7 @@ class _Machine:
             module == "torch" and name in DTYPES
         ):
             raise ValueError(
-                f"data.pkl names {text!r:.120}, which is no part of plain tensors; "
+                f"the program names {text!r:.120}, which is no part of plain tensors; "
                 "nothing was run. If you trust the file, load it with torch elsewhere "
                 "and save its state_dict() as safetensors"
             )
@@ -152,9 +152,9 @@ class _Machine:
         self.name(module, name)
 
     def storage(self) -> None:
-        kind, name, key, place, count = self.several(5, 5)
+        kind, name, key, place, count, *view = self.several(5, 6)
         known = isinstance(name, Name) and name.text.startswith("torch.")
-        if kind != "storage" or not known or not isinstance(place, str):
+        if kind != "storage" or not known or type(place) is not str or any(view):
             raise TypeError("not a storage")
         if not isinstance(key, str) or not re.fullmatch(r"\w{1,64}", key, re.ASCII):
             raise TypeError("not a storage's key")

@@ -123,13 +123,20 @@ def save(
 
 
 def tensors_of(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """All tensors of a .safetensors or torch file, or of a directory with either."""
+    """All tensors of a .safetensors or torch file, or of a directory with one of them.
+
+    Raises FileNotFoundError where there is none, or a directory has several.
+    """
     path = Path(path)
     if path.is_dir():
-        old = path / "pytorch_model.bin"
-        if not (path / "model.safetensors").exists() and old.exists():
-            return torch_files.read(old)
-        return safetensors.read_directory(path)
+        there = [*path.glob("*.safetensors"), *path.glob("*.pth"), *path.glob("*.bin")]
+        if len(there) != 1:
+            some = ", ".join(sorted(p.name for p in there)) or "neither"
+            raise FileNotFoundError(
+                f"{path} should have one file of tensors, .safetensors, .pth or .bin, "
+                f"beside no config.json; it has {some}"
+            )
+        path = there[0]
     read = safetensors.read if path.suffix == ".safetensors" else torch_files.read
     return read(path)
 

@@ -3,6 +3,7 @@
 import struct
 import zipfile
 
+from fmjax.interop.torch_files import LEGACY
 from fmjax.interop.torch_program import DTYPES
 
 
@@ -77,3 +78,16 @@ def archive(path, program, files, compression=zipfile.ZIP_STORED, more=None):
 def write(path, tensors, wrap=()):
     """As torch.save of a dictionary of C-ordered arrays."""
     archive(path, *program(tensors, wrap))
+
+
+def write_row(path, tensors, wrap=()):
+    """As torch.save did before version 1.6."""
+    body, files = program(tensors, wrap)
+    version = b"\x80\x02" + number(1001) + b"."
+    machine = b"\x80\x02}" + text("little_endian") + b"\x88s."
+    keys = b"\x80\x02](" + b"".join(map(text, files)) + b"e."
+    numbers = b"".join(
+        struct.pack("<q", tensors[name].size) + raw
+        for name, raw in zip(tensors, files.values(), strict=True)
+    )
+    path.write_bytes(LEGACY + version + machine + body + keys + numbers)
