@@ -37,7 +37,8 @@ class Batches:
 
         seed None keeps the order and gives `inputs` no generator (evaluation). Where
         `inputs` has a method `pair(a, b, generator)` (mixup), neighbours at positions
-        2p and 2p + 1 go through it in training.
+        2p and 2p + 1 go through it in training; where it has a number `threads`, so
+        many examples are made at a time. No batch depends on that number.
         Raises ValueError for an empty source and a size that hosts can't share.
         """
         if len(rows) == 0:
@@ -53,6 +54,9 @@ class Batches:
                 f"batch size {size} on {hosts} hosts leaves {self.local} examples a "
                 "host: they are mixed in pairs (mixup, cutmix), so it must be even"
             )
+        threads, self.map = getattr(inputs, "threads", 1), map
+        if threads > 1:
+            self.map = ThreadPoolExecutor(threads, thread_name_prefix="example").map
         if seed is not None:
             data = grain.MapDataset.source(rows).seed(seed).shuffle().repeat()
             self.stream = data.random_map(inputs)
@@ -71,7 +75,7 @@ class Batches:
         start = step * self.size + self.first
         here = range(start, start + self.local)
         end = self.examples if self.seed is None else start + self.local
-        found = [self.example(p if p < end else 0) for p in here]
+        found = list(self.map(self.example, (p if p < end else 0 for p in here)))
         if self.pair is not None and self.seed is not None:
             for i in range(0, len(found), 2):
                 rng = np.random.default_rng([self.seed, _PAIRS, here[i] // 2])

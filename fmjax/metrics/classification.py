@@ -24,9 +24,9 @@ def compute(
     class, support, precision, recall (the accuracy on the class) and f1, in which 0 / 0
     counts as 0; confusion [C][C], rows the truth, columns the prediction; nll in nats,
     probabilities kept above 2.2e-16 so that one certain mistake does not make it
-    infinite; ece, expected
-    calibration error over 15 equal-width bins of the top probability (Guo et al. 2017,
-    eq. 5); brier, the squared error summed over classes (Brier 1950), 0 to 2.
+    infinite; ece, expected calibration error over 15 equal-width bins of the top
+    probability (Guo et al. 2017, eq. 5); brier, the squared error summed over classes
+    (Brier 1950), 0 to 2.
 
     Raises ValueError for an empty set, lengths that differ, labels out of range, rows
     that are no distribution; ModuleNotFoundError without scikit-learn.

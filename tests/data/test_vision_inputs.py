@@ -1,5 +1,8 @@
 """Two views, image and text, image and mask, mixed batches; scenes without files."""
 
+import threading
+import time
+
 import jax
 import numpy as np
 import pytest
@@ -192,6 +195,30 @@ def test_images_of_any_size_come_to_one():
         assert len({f.tobytes() for f in found}) == 8
         again = make(row, rng(3))["inputs"]
         np.testing.assert_array_equal(again, found[3])
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.5])
+def test_threads_change_nothing_but_the_time(mixup):
+    rows = synthetic_images.load("train", size=23, shape=(9, 9, 1)).rows
+    settings = {"crop": 2, "flip": True, "randaugment": (2, 9), "mixup": mixup}
+    one = Batches(rows, image.make(**settings), 8, seed=3)
+    many = Batches(rows, image.make(**settings, threads=4), 8, seed=3)
+    for step in range(4):
+        jax.tree.map(np.testing.assert_array_equal, one.at(step), many.at(step))
+    names = set()
+
+    class Spied:
+        threads = 3
+
+        def __call__(self, row, rng):
+            names.add(threading.current_thread().name)
+            time.sleep(0.01)
+            return {"inputs": row["image"]}
+
+    Batches(rows, Spied(), 8, seed=None).at(0)
+    assert len(names) == 3
+    with pytest.raises(ValueError, match="threads=0: 1 or more"):
+        image.make(threads=0)
 
 
 class TestMixedBatches:

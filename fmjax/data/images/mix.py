@@ -16,17 +16,23 @@ class Paired:
     """Inputs whose training examples are mixed in pairs: see `pair`."""
 
     def __init__(
-        self, inputs: Callable[..., Example], mixup: float = 0.0, cutmix: float = 0.0
+        self,
+        inputs: Callable[..., Example],
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        threads: int = 1,
     ):
         """mixup, cutmix: alpha of the Beta(alpha, alpha) of shares, 0 for off.
 
-        With both, each pair throws a coin. Raises ValueError where neither is on.
+        With both, each pair throws a coin. threads: as in `images.threads`. Raises
+        ValueError where neither is on.
         """
         if min(mixup, cutmix) < 0 or not max(mixup, cutmix):
             raise ValueError(
                 f"inputs.mixup={mixup}, inputs.cutmix={cutmix}: 0 (off) or more"
             )
         self.inputs, self.mixup, self.cutmix = inputs, mixup, cutmix
+        self.threads = threads
 
     def __call__(self, row: Any, rng: np.random.Generator | None) -> Example:
         return self.inputs(row, rng)

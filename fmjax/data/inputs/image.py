@@ -7,6 +7,7 @@ import numpy as np
 
 from fmjax.data.images import augment, mix
 from fmjax.data.images.normalise import Numbers, scaler
+from fmjax.data.images.threads import threaded
 from fmjax.data.source import Row
 
 
@@ -26,6 +27,7 @@ def make(
     erase: float = 0.0,
     mixup: float = 0.0,
     cutmix: float = 0.0,
+    threads: int = 1,
 ) -> Callable[[Row, np.random.Generator | None], dict[str, Any]]:
     """Images uint8 [h, w, C] to float32 [H, W, C], (x / 255 - mean) / std.
 
@@ -38,6 +40,7 @@ def make(
     jitter, randaugment, erase: as in `images.augment.Changes`.
     mixup, cutmix: alpha of the mixing of neighbours in a training batch (`images.mix`);
         examples then have `label2` and `share` too.
+    threads: on which a batch's examples are made; worth it for files and large images.
 
     Returns inputs and, where the row has a label, label int32. Without a generator
     (evaluation) nothing moves. Raises ValueError on another shape or type.
@@ -63,7 +66,8 @@ def make(
             image = augment.train(image, rng, changes)
         return {"inputs": scaled(image)} | labelled(row)
 
-    return mix.Paired(inputs, mixup, cutmix) if mixup or cutmix else inputs
+    once = threaded(inputs, threads)
+    return mix.Paired(once, mixup, cutmix, threads) if mixup or cutmix else once
 
 
 def labelled(row: Row) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from fmjax.data.images import augment
 from fmjax.data.images.normalise import Numbers, scaler
+from fmjax.data.images.threads import threaded
 from fmjax.data.source import Row
 
 IGNORED = 255  # of a mask: a pixel that counts for nothing (PASCAL VOC's convention)
@@ -22,6 +23,7 @@ def make(
     flip: bool = False,
     jitter: Sequence[float] | None = None,
     classes: int | None = None,
+    threads: int = 1,
 ) -> Callable[[Row, np.random.Generator | None], dict[str, Any]]:
     """Rows of `image` uint8 [h, w, C] and `mask` uint8 [h, w] of class numbers.
 
@@ -30,7 +32,7 @@ def make(
         without `area`, whole, whatever that does to the proportions. The mask goes
         along, by its nearest pixel, and is mirrored with the image (`flip`).
     jitter: of colours, as in `images.augment.Changes`. classes: where given, a mask
-        must have no number from there up but 255.
+        must have no number from there up but 255. threads: as in `inputs/image`.
 
     Returns inputs float32 [H, W, C], (x / 255 - mean) / std; targets int32 [H, W] and
     weights float32 [H, W], which are 0 where the mask says 255. A row without a mask
@@ -66,4 +68,4 @@ def make(
             "weights": real.astype(np.float32),
         }
 
-    return inputs
+    return threaded(inputs, threads)

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 
 from fmjax.data.images import augment
 from fmjax.data.images.normalise import Numbers, scaler
+from fmjax.data.images.threads import threaded
 from fmjax.data.inputs.image import labelled
 from fmjax.data.source import Row
 from fmjax.data.tokenizer import encode, role
@@ -29,13 +30,15 @@ def make(
     resample: str = "bicubic",
     flip: bool = False,
     jitter: Sequence[float] | None = None,
+    threads: int = 1,
 ) -> Callable[[Row, np.random.Generator | None], dict[str, Any]]:
     """Rows of `image` and `text`, which is a str or a list of such.
 
     length: T; a longer text is cut at its end, before the end token. templates: texts
         around the row's own, such as 'a photo of a {}.'. Training draws one of the
         texts and one of the templates; evaluation takes the first of each. The image's
-        settings are those of `inputs/image` (the paper's only change is area 0.9-1).
+        settings and threads are those of `inputs/image` (the paper's only change is an
+        area of 0.9 to 1).
 
     Returns inputs {image float32 [H, W, C], tokens int32 [T], mask bool [T] (True is a
     real token)} and, where the row has a label, label int32. Tokens are the text's
@@ -81,7 +84,7 @@ def make(
         made[: len(line)] = line
         return {"tokens": made, "mask": np.arange(length) < len(line)}
 
-    return inputs
+    return threaded(inputs, threads)
 
 
 def _specials(tokenizer: Tokenizer) -> tuple[list[int], list[int], int]:

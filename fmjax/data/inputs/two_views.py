@@ -8,6 +8,7 @@ import numpy as np
 
 from fmjax.data.images import augment
 from fmjax.data.images.normalise import Numbers, scaler
+from fmjax.data.images.threads import threaded
 from fmjax.data.inputs.image import labelled
 from fmjax.data.source import Row
 
@@ -25,6 +26,7 @@ def make(
     grey: float = 0.2,
     blur: float = 0.5,
     sigma: Sequence[float] = (0.1, 2.0),
+    threads: int = 1,
 ) -> Callable[[Row, np.random.Generator | None], dict[str, Any]]:
     """Two views of each image, changed independently as in the paper's appendix A.
 
@@ -32,7 +34,8 @@ def make(
     (`flip`), brightness, contrast, saturation and hue by strength x (0.8, 0.8, 0.8,
     0.2) with chance `jitter_rate`, no colour with chance `grey`, a blur of `sigma`
     pixels with chance `blur`. The defaults are the paper's for ImageNet at 224; its
-    small images (appendix B.9) go without blur and at strength 0.5.
+    small images (appendix B.9) go without blur and at strength 0.5. threads: as in
+    `inputs/image`.
 
     Returns inputs {view1, view2: float32 [H, W, C], (x / 255 - mean) / std} and, where
     the row has a label, label int32. Without a generator (evaluation) the draws follow
@@ -65,4 +68,4 @@ def make(
         }
         return {"inputs": views} | labelled(row)
 
-    return inputs
+    return threaded(inputs, threads)
