@@ -54,7 +54,8 @@ class Batches:
                 f"batch size {size} on {hosts} hosts leaves {self.local} examples a "
                 "host: they are mixed in pairs (mixup, cutmix), so it must be even"
             )
-        threads, self.map = getattr(inputs, "threads", 1), map
+        threads = getattr(inputs, "threads", 1)
+        self.map: Callable[..., Any] = map
         if threads > 1:
             self.map = ThreadPoolExecutor(threads, thread_name_prefix="example").map
         if seed is not None:

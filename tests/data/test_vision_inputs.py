@@ -203,7 +203,7 @@ def test_threads_change_nothing_but_the_time(mixup):
     settings = {"crop": 2, "flip": True, "randaugment": (2, 9), "mixup": mixup}
     one = Batches(rows, image.make(**settings), 8, seed=3)
     many = Batches(rows, image.make(**settings, threads=4), 8, seed=3)
-    for step in range(4):
+    for step in range(2):
         jax.tree.map(np.testing.assert_array_equal, one.at(step), many.at(step))
     names = set()
 
@@ -227,9 +227,9 @@ class TestMixedBatches:
         return Batches(rows, image.make(mixup=0.3, cutmix=1.0), 8, seed=4, **fields)
 
     def test_any_number_of_hosts_mixes_the_same(self):
-        whole = [self.make().at(step) for step in range(5)]
+        whole = [self.make().at(step) for step in range(2)]
         parts = [
-            [self.make(host=h, hosts=4).at(step) for h in range(4)] for step in range(5)
+            [self.make(host=h, hosts=4).at(step) for h in range(4)] for step in range(2)
         ]
         for one, many in zip(whole, parts, strict=True):
             joined = jax.tree.map(lambda *x: np.concatenate(x), *many)
