@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import logging
 import pathlib
-import re
-from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from fmjax import optim
-from fmjax.config import ConfigError, blaming, suggest
-from fmjax.layers import patches
+from fmjax.config import ConfigError
 
 
 class Checkpoints:
@@ -131,71 +127,3 @@ def weights(workdir: str | pathlib.Path, abstract: Any = None) -> dict[str, Any]
         check(folder, abstract["params"])
     with ocp.StandardCheckpointer() as reader:
         return reader.restore(folder, abstract)
-
-
-def init_from(
-    params: Any,
-    collection: str = "params",
-    *,
-    path: str,
-    rename: Sequence[tuple[str, str]] = (),
-    skip: str | None = None,
-    missing: str | None = None,
-    resample: str | None = None,
-) -> tuple[Any, dict[str, list[str]]]:
-    """(params with the values found at `path`, what befell each parameter).
-
-    collection: which variables these are, 'batch_stats' for one. path: a workdir of
-    fmjax, a file or directory that `fmjax.interop` reads, or a name in
-    `fmjax.data.weights`. `skip` leaves out found paths that it matches, `rename`
-    rewrites the rest by regular expressions in order, `missing` says which parameters
-    may keep their fresh values. `resample` says which are positions on a square grid,
-    to be interpolated where this model's images have another size. What was found but
-    not used is in the report. Raises ConfigError naming a parameter that is missing,
-    both shapes where one does not fit, and a rename that gives two parameters one name.
-    """
-    if (pathlib.Path(path) / "best").is_dir():
-        saved = weights(path)
-        tree = {"params": saved["params"], **saved["extras"]}
-    else:
-        from fmjax import interop
-        from fmjax.data import weights as published
-
-        tree = interop.load(published.directory(path), head=None)[1]
-    tree = tree.get(collection, {})
-    found = dict(zip(optim.paths(tree), jax.tree.leaves(tree), strict=True))
-    if skip:
-        found = {path: v for path, v in found.items() if not re.search(skip, path)}
-    for pattern, new in rename:
-        names = {path: re.sub(pattern, new, path) for path in found}
-        if len(set(names.values())) < len(names):
-            raise ConfigError(
-                f"init_from.rename ({pattern!r}, {new!r}) gives two parameters one "
-                "name; leave one of them out by init_from.skip"
-            )
-        found = {names[path]: value for path, value in found.items()}
-    own, leaves = optim.paths(params), []
-    report: dict[str, list[str]] = {"loaded": [], "fresh": []}
-    for name, leaf in zip(own, jax.tree.leaves(params), strict=True):
-        if name in found:
-            if resample and re.search(resample, name):
-                with blaming(f"init_from.resample, {name}"):
-                    found[name] = patches.fit(found[name], len(leaf))
-            if found[name].shape != leaf.shape:
-                raise ConfigError(
-                    f"init_from: {name} is {found[name].shape} in {path} and "
-                    f"{leaf.shape} here"
-                )
-            report["loaded"].append(name)
-            value = np.asarray(found[name], leaf.dtype)
-            leaves.append(jax.device_put(value, leaf.sharding))
-        elif missing and re.search(missing, name):
-            report["fresh"].append(name)
-            leaves.append(leaf)
-        else:
-            raise ConfigError(
-                f"init_from: {path} has no parameter {name}; {suggest(name, found)}; "
-                f"to begin it afresh, set init_from.missing={name.split('/')[0]!r}"
-            )
-    report["unused"] = sorted(set(found) - set(own))
-    return jax.tree.unflatten(jax.tree.structure(params), leaves), report

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from fmjax import checkpoint as checkpoints
 from fmjax import cli, config
 from fmjax import evaluate as evaluation
+from fmjax import init_from as initial
 from fmjax import optim as optimizers
 from fmjax import parallel as devices
 from fmjax import report as reports
@@ -220,7 +221,7 @@ def train(
         places = jax.tree.map(lambda x: x.sharding, setup.state)
         state = jax.jit(setup.create, out_shardings=places)(jax.random.key(seed))
         if init_from:
-            bound = config.bind("init_from", checkpoints.init_from, init_from)
+            bound = config.bind("init_from", initial.init_from, init_from)
             params, loaded = bound(state.params)
             state = state._replace(
                 params=params, opt_state=optimizers.restart(state.opt_state, params)

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from fmjax import checkpoint, optim, parallel, step
+from fmjax import checkpoint, init_from, optim, parallel, step
 from fmjax.config import ConfigError
 from tests.runs import ROOT
 
@@ -243,13 +243,13 @@ def source(tmp_path):
 class TestInitFrom:
     def test_loads_every_parameter(self, source):
         path, want = source
-        found, report = checkpoint.init_from(make()[0].params, path=path)
+        found, report = init_from.init_from(make()[0].params, path=path)
         assert bits(found) == bits(want)
         assert report == {"loaded": optim.paths(want), "fresh": [], "unused": []}
 
     def test_keeps_the_places(self, source):
         state, _ = make(parallel.plan(params="fsdp"))
-        found, _ = checkpoint.init_from(state.params, path=source[0])
+        found, _ = init_from.init_from(state.params, path=source[0])
         for have, want in zip(
             *map(jax.tree.leaves, (found, state.params)), strict=True
         ):
@@ -260,19 +260,19 @@ class TestInitFrom:
         fresh = make()[0].params
         fresh["classify"] = {"kernel": jnp.ones((8, 2)), "bias": jnp.zeros(2)}
         with pytest.raises(ConfigError) as error:
-            checkpoint.init_from(fresh, path=path)
+            init_from.init_from(fresh, path=path)
         text = str(error.value)
         assert f"{path} has no parameter classify/bias" in text
         assert "known: encoder/bias, encoder/kernel" in text
         assert "set init_from.missing='classify'" in text
-        found, report = checkpoint.init_from(fresh, path=path, missing="^classify/")
+        found, report = init_from.init_from(fresh, path=path, missing="^classify/")
         assert bits(found["classify"]) == bits(fresh["classify"])
         assert bits(found["head"]) == bits(want["head"])
         assert report["fresh"] == ["classify/bias", "classify/kernel"]
 
     def test_unused_ones_are_reported(self, source):
         fresh = {"encoder": make()[0].params["encoder"]}
-        _, report = checkpoint.init_from(fresh, path=source[0])
+        _, report = init_from.init_from(fresh, path=source[0])
         assert report["loaded"] == ["encoder/bias", "encoder/kernel"]
         assert report["unused"] == ["head/bias", "head/kernel"]
 
@@ -280,21 +280,21 @@ class TestInitFrom:
         path, want = source
         fresh = {"tower": make()[0].params["encoder"], "head": make()[0].params["head"]}
         renames = (("^encoder/", "body/"), ("^body/", "tower/"))
-        found, report = checkpoint.init_from(fresh, path=path, rename=renames)
+        found, report = init_from.init_from(fresh, path=path, rename=renames)
         assert bits(found["tower"]) == bits(want["encoder"])
         assert report["unused"] == []
 
     def test_skips(self, source):
         path, _ = source
         fresh = make()[0].params
-        found, report = checkpoint.init_from(
+        found, report = init_from.init_from(
             fresh, path=path, skip="^head/", missing="^head/"
         )
         assert bits(found["head"]) == bits(fresh["head"])
         assert report["fresh"] == ["head/bias", "head/kernel"]
         assert report["unused"] == []
         with pytest.raises(ConfigError, match="has no parameter head/bias"):
-            checkpoint.init_from(fresh, path=path, skip="^head/")
+            init_from.init_from(fresh, path=path, skip="^head/")
 
     def test_a_wrong_shape_shows_both(self, source):
         fresh = make(init=functools.partial(init, width=16))[0].params
@@ -302,11 +302,11 @@ class TestInitFrom:
             re.escape("encoder/kernel is (8, 8) in ") + ".*" + re.escape("(16, 8) here")
         )
         with pytest.raises(ConfigError, match=message):
-            checkpoint.init_from(fresh, path=source[0], missing=".*")
+            init_from.init_from(fresh, path=source[0], missing=".*")
 
     def test_two_parameters_renamed_to_one_are_refused(self, source):
         with pytest.raises(ConfigError, match=r"init_from\.rename"):
-            checkpoint.init_from(
+            init_from.init_from(
                 {"head": make()[0].params["head"]},
                 path=source[0],
                 rename=(("^encoder/", "head/"),),
@@ -314,7 +314,7 @@ class TestInitFrom:
 
     def test_no_such_place(self, tmp_path):
         with pytest.raises((ConfigError, FileNotFoundError), match="nowhere"):
-            checkpoint.init_from(make()[0].params, path=str(tmp_path / "nowhere"))
+            init_from.init_from(make()[0].params, path=str(tmp_path / "nowhere"))
 
 
 def test_progress_is_readable_json(tmp_path, store):

@@ -60,7 +60,8 @@ def own(path):
 
 
 MACHINERY = tuple(
-    f"fmjax.{name}" for name in (*CORE, "workdir", "predict", "generate", "page")
+    f"fmjax.{name}"
+    for name in (*CORE, "workdir", "predict", "generate", "page", "init_from")
 )
 
 
@@ -135,11 +136,14 @@ class TestArrows:
         """The tests above look at something: these arrows are there and found."""
         assert leads_to(ROOT / "fmjax/train.py", "fmjax.parallel")
         assert leads_to(ROOT / "fmjax/models/bert.py", "fmjax.layers")
-        assert leads_to(ROOT / "fmjax/checkpoint.py", "fmjax.interop"), (
+        assert leads_to(ROOT / "fmjax/init_from.py", "fmjax.interop"), (
             "inside a function"
         )
 
-    @pytest.mark.parametrize("name", ["bert", "cnn", "gpt", "t5", "transformer"])
+    @pytest.mark.parametrize(
+        "name",
+        ["bert", "clip", "cnn", "gpt", "mae", "simclr", "t5", "transformer", "unet"],
+    )
     def test_importing_a_model_is_light(self, name):
         code = f"import sys, fmjax.models.{name}; print(*sys.modules)"
         done = subprocess.run(
