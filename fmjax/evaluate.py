@@ -69,8 +69,9 @@ def evaluate(
     """{split: numbers} of a trained run, from its best weights.
 
     The objective's sums first, then each of `metrics`, which are by default those of
-    the objective (METRICS in its file). Raises ConfigError where a metric needs what
-    the objective does not predict, or the rows do not have.
+    the objective (METRICS in its file). One that takes `train_features` or the like is
+    given the training split's predictions, without augmentation. Raises ConfigError
+    where a metric needs what the objective does not predict, or the rows do not have.
     """
     run = workdirs.open_run(workdir)
     if metrics is None:
@@ -88,9 +89,20 @@ def evaluate(
             known: dict[str, Any] = {**said, **given, "classes": run.classes}
             known |= {"labels": given["label"]} if "label" in given else {}
             known |= {"facts": source.facts, "rows": source.rows}
+            if any(_learns(name) for name in metrics):
+                rows = run.parts.data("train").rows
+                said, given = predictions(run, run.batches(rows), params, extras)
+                both = {**said, "labels": given.get("label")}
+                known |= {f"train_{k}": v for k, v in both.items() if v is not None}
             for name in metrics:
                 results[split] |= {name: measure(name, known)}
     return results
+
+
+def _learns(metric: str) -> bool:
+    """Does a metric fit something to the training split (a probe, neighbours)?"""
+    names = config.required(config.find("metrics", metric).compute)
+    return any(name.startswith("train_") for name in names)
 
 
 def measure(metric: str, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Parameters to begin with: of another run, or of a public checkpoint."""
+"""Variables to begin with: of another run, or of a public checkpoint."""
 
 from __future__ import annotations
 
@@ -12,26 +12,31 @@ import numpy as np
 
 from fmjax import checkpoint, optim
 from fmjax.config import ConfigError, blaming, suggest
+from fmjax.layers import patches
 
 
 def init_from(
     params: Any,
     net: Any,
+    collection: str = "params",
     *,
     path: str,
     rename: Sequence[tuple[str, str]] = (),
     skip: str | None = None,
     missing: str | None = None,
+    resample: str | None = None,
 ) -> tuple[Any, dict[str, list[str]]]:
     """(params with the values found at `path`, what befell each parameter).
 
-    net: the module that has these params. path: a workdir of fmjax, or a public
-    checkpoint of the net's family: a folder, a name in `fmjax.data.weights`, or
+    net: the module that has these params. collection: which variables these are,
+    'batch_stats' for one. path: a workdir of fmjax, or a public checkpoint of the net's
+    family: a folder, a file of torch, a name in `fmjax.data.weights`, or
     'hf:org/name@revision'. Of a public one all that the net has is taken, heads
     included where both have the same.
     `skip` leaves out found paths that it matches, `rename` rewrites the rest by regular
     expressions in order, `missing` says which parameters may keep their fresh values.
-    The report's `unused` has what was found and not used, also a public checkpoint's
+    `resample` says which are positions on a square grid, to be interpolated where this
+    model's images have another size. The report's `unused` has what was found and not used, also a public checkpoint's
     tensors by their own names. Raises ConfigError naming a parameter that is missing,
     both shapes where one does not fit, a rename that gives two parameters one name, and
     a setting in which a public checkpoint's model computes otherwise.
@@ -39,14 +44,16 @@ def init_from(
     left: tuple[str, ...] = ()
     folder = pathlib.Path(path)
     if (folder / "best").is_dir() or (folder / "checkpoints").is_dir():
-        tree = checkpoint.weights(path)["params"]
+        saved = checkpoint.weights(path)
+        tree = {"params": saved["params"], **saved["extras"]}
     else:
         from fmjax import interop
         from fmjax.data import weights as published
 
         with blaming("init_from"):
             loaded = interop.read_for(net, published.directory(path))
-        tree, left = loaded.variables["params"], loaded.report.unused
+        tree, left = loaded.variables, loaded.report.unused
+    tree = tree.get(collection, {})
     found = dict(zip(optim.paths(tree), jax.tree.leaves(tree), strict=True))
     if skip:
         found = {path: v for path, v in found.items() if not re.search(skip, path)}
@@ -63,6 +70,9 @@ def init_from(
     for name, leaf in zip(own, jax.tree.leaves(params), strict=True):
         part = name.split("/")[0]
         if name in found:
+            if resample and re.search(resample, name):
+                with blaming(f"init_from.resample, {name}"):
+                    found[name] = patches.fit(found[name], len(leaf))
             if found[name].shape != leaf.shape:
                 raise ConfigError(
                     f"init_from: {name} is {found[name].shape} in {path} and "

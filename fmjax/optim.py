@@ -17,7 +17,7 @@ import optax
 
 from fmjax import config
 
-SCHEDULES = ("constant", "linear", "cosine", "rsqrt", "wsd")
+SCHEDULES = ("constant", "linear", "cosine", "exponential", "rsqrt", "step", "wsd")
 NO_DECAY = r"(^|/)(bias|scale)$"
 
 
@@ -56,10 +56,12 @@ def curve(
     warmup: int | str = 0,
     final: float = 0.0,
     cooldown: int | str = "20%",
+    drops: Sequence[int | str] = (),
 ) -> Callable:
     """Learning rate by step: linear warm-up from 0, then the named curve.
 
-    linear and cosine end at final * lr; rsqrt is lr * sqrt(warmup / step) (Vaswani et
+    linear, cosine and exponential end at final * lr; step is a tenth of itself from
+    each of `drops` on (He et al. 2016); rsqrt is lr * sqrt(warmup / step) (Vaswani et
     al. 2017, eq. 3, with its peak named by `lr`); wsd stays at lr and falls linearly to
     final * lr over the last `cooldown` (Hu et al. 2024). `step` may be a host int,
     which keeps the arithmetic on the host, or an array.
@@ -69,6 +71,12 @@ def curve(
         raise config.ConfigError(f"no schedule named {schedule!r}; {known}")
     start = config.duration(warmup, "optim.warmup", total=total)
     fall = config.duration(cooldown, "optim.cooldown", total=total)
+    falls = [config.duration(drop, "optim.drops", total=total) for drop in drops]
+    if (schedule == "step") != bool(falls) or (schedule == "exponential" and not final):
+        raise config.ConfigError(
+            f"schedule={schedule!r}, drops={tuple(drops)}, final={final}: 'step' and "
+            "no other has optim.drops, as ('50%', '75%'); 'exponential' needs a final"
+        )
     if start > total:
         raise config.ConfigError(f"optim.warmup is {start} of {total} steps; lower it")
 
@@ -82,6 +90,10 @@ def curve(
             factor = 1 - (1 - final) * done
         elif schedule == "cosine":
             factor = final + (1 - final) * (1 + xp.cos(np.pi * done)) / 2
+        elif schedule == "exponential":
+            factor = final**done
+        elif schedule == "step":
+            factor = 0.1 ** sum(xp.where(step >= at, 1.0, 0.0) for at in falls)
         elif schedule == "rsqrt":
             factor = xp.sqrt(max(start, 1) / xp.maximum(step, max(start, 1)))
         else:
@@ -159,6 +171,7 @@ def group(
     warmup: int | str = 0,
     final: float = 0.0,
     cooldown: int | str = "20%",
+    drops: Sequence[int | str] = (),
     weight_decay: float = 0.0,
     no_decay: str = NO_DECAY,
     b1: float = 0.9,
@@ -172,9 +185,10 @@ def group(
     """(transformation, learning rate by step) of one group of parameters.
 
     adamw: Loshchilov & Hutter 2019, adam: Kingma & Ba 2015, sgd: with momentum and L2
-    decay, lamb: You et al. 2020, lars: You et al. 2017, adafactor: Shazeer & Stern 2018
-    (its decay is not scaled by the rate), lion: Chen et al. 2023, muon: Jordan et al.
-    2024 for matrices, embeddings among them, and optax's undecayed Adam for the rest.
+    decay, rmsprop: likewise (Tieleman & Hinton 2012; b2 is its decay), lamb: You et al.
+    2020, lars: You et al. 2017, adafactor: Shazeer & Stern 2018 (its decay is not
+    scaled by the rate), lion: Chen et al. 2023, muon: Jordan et al. 2024 for matrices,
+    embeddings among them, and optax's undecayed Adam for the rest.
     `no_decay` names what is never decayed.
     """
     rate = curve(
@@ -184,6 +198,7 @@ def group(
         warmup=warmup,
         final=final,
         cooldown=cooldown,
+        drops=drops,
     )
     decayed = lambda tree: by_path(lambda p: not re.search(no_decay, p), tree)  # noqa: E731
     wd = weight_decay
@@ -193,6 +208,10 @@ def group(
         "sgd": lambda: optax.chain(
             optax.add_decayed_weights(wd, decayed),
             optax.sgd(rate, momentum or None, nesterov),
+        ),
+        "rmsprop": lambda: optax.chain(
+            optax.add_decayed_weights(wd, decayed),
+            optax.rmsprop(rate, b2, eps, momentum=momentum or None, nesterov=nesterov),
         ),
         "lamb": lambda: optax.lamb(rate, b1, b2, eps, weight_decay=wd, mask=decayed),
         "lars": lambda: optax.lars(

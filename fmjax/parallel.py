@@ -224,9 +224,11 @@ def compile_step(step: Callable, state: Any, batch: Any, plan: Plan):
     """
     if plan.how == "pmap":
         axis = plan.mesh.axis_names[0]
-        if state.extras:  # each device would have its own, and the first one's be kept
+        # Each device would have its own, and the first one's be kept; but statistics
+        # of the whole batch are the same everywhere.
+        if own := sorted(set(state.extras) - {"batch_stats"}):
             raise ConfigError(
-                f"pmap can't carry {', '.join(state.extras)}: set parallel.how=jit"
+                f"pmap can't carry {', '.join(own)}: set parallel.how=jit"
             )
         mapped = jax.pmap(
             functools.partial(step, axis=axis),

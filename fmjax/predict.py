@@ -18,6 +18,7 @@ import numpy as np
 
 from fmjax import cli, config, evaluate
 from fmjax import workdir as workdirs
+from fmjax.data.images import decode
 
 
 def predict(workdir: str | pathlib.Path, rows: Sequence[dict[str, Any]]) -> list[dict]:
@@ -78,18 +79,19 @@ def read_lines(
             yield {"text": line}
 
 
-def read_image(path: str, shape: Sequence[int]) -> dict[str, Any]:
-    """A picture file as uint8 [H, W, C] of the shape that the run was trained on."""
-    from PIL import Image
+def read_image(path: str, shape: Sequence[int], resize: bool = True) -> dict[str, Any]:
+    """A picture file as uint8 [H, W, C] of the shape that the run was trained on.
 
+    resize False keeps its height and width, for inputs that set `size` themselves.
+    Raises ConfigError, with the file and the reason, for what is no picture.
+    """
     height, width, channels = shape
+    size = (height, width) if resize else None
     try:
-        with Image.open(path) as opened:
-            image = opened.convert("L" if channels == 1 else "RGB")
-            array = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-    except OSError as error:
-        raise config.ConfigError(f"{path} is no readable picture: {error}") from error
-    return {"image": array.reshape(height, width, channels), "file": path}
+        array = decode.read(path, size, channels=channels)
+    except decode.Unreadable as error:
+        raise config.ConfigError(str(error)) from error
+    return {"image": array, "file": path}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,10 +108,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with open(given.input, encoding="utf-8") as lines:
             rows += read_lines(lines, given.input)
     if given.image:
-        shape = workdirs.open_run(given.workdir).shapes.get("image")
+        run = workdirs.open_run(given.workdir)
+        shape = run.shapes.get("image")
         if shape is None:
             raise config.ConfigError(f"{given.workdir} was not trained on images")
-        rows += [read_image(path, shape) for path in given.image]
+        own = run.settings["inputs"].get("size") is None
+        rows += [read_image(path, shape, resize=own) for path in given.image]
     if not (given.text or given.input or given.image):
         rows += read_lines(sys.stdin, "standard input")
     for row, said in zip(rows, predict(given.workdir, rows), strict=True):

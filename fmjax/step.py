@@ -8,6 +8,8 @@ and the gradient of the whole batch.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+
+from fmjax.layers import batch_norm
 
 Sums = dict[str, dict[str, tuple[Any, Any]]]
 
@@ -80,6 +84,9 @@ def train_step(
     False one. `axis` names a mapped device axis (pmap); under jit over a mesh it stays
     None. Randomness is addressed by the step, and further by microbatch and by `axis`
     index: with dropout, two ways of cutting a batch up draw different masks.
+
+    An objective with a keyword `axis` couples the rows of a batch (contrastive losses):
+    it is told the axis, to gather along, and refused under accumulation, by ValueError.
     """
     key = jax.random.fold_in(state.key, state.step)
     if axis:
@@ -87,6 +94,14 @@ def train_step(
         everywhere = lambda tree: jax.lax.psum(tree, axis)  # noqa: E731
     else:
         everywhere = lambda tree: tree  # noqa: E731
+
+    if "axis" in inspect.signature(objective).parameters:  # its rows see each other
+        if accum > 1:
+            raise ValueError(
+                f"accum={accum} would compare the rows of each microbatch with each "
+                "other alone, which is another loss: set accum=1"
+            )
+        objective = functools.partial(objective, axis=axis)
 
     # Weights depend on the batch alone (the contract), so the compiler drops all of
     # this evaluation but the few operations that lead to them.
@@ -102,7 +117,8 @@ def train_step(
         loss = sum(total / totals[name] for name, (total, _) in losses.items())
         return loss, ({"losses": losses, "metrics": metrics}, extras)
 
-    gradient = jax.grad(loss_of, has_aux=True)
+    # Batch statistics are of the whole batch: the norms hear how it is cut.
+    gradient = batch_norm.over(axis, accum)(jax.grad(loss_of, has_aux=True))
     if accum == 1:
         grads, (sums, extras) = gradient(state.params, state.extras, batch, key)
     else:

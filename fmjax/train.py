@@ -107,7 +107,11 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
     with config.blaming("data and inputs"):
         train_set = load(parts.data("train").rows, seed=seed)
         eval_sets = {s: load(parts.data(s).rows, seed=None) for s in watch.splits}
-        sample = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, train_set.at(0)))
+        # Two examples a host tell the shapes of a batch of thousands.
+        few = load(parts.data("train").rows, size=2 * jax.process_count(), seed=seed)
+        sample = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, few.at(0)))
+        whole = lambda x: x.update(shape=(train_set.local, *x.shape[1:]))  # noqa: E731
+        sample = jax.tree.map(whole, sample)
 
     steps = functools.partial(
         config.duration, batch_size=batch_size, examples=train_set.examples
@@ -148,6 +152,9 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
         trainable=trainable,
         accum=settings["accum"],
     )
+    if settings["accum"] > 1:  # which batch statistics and coupled rows do not bear
+        with config.blaming("accum"):
+            jax.eval_shape(step, state, sample)
     return Setup(
         parts,
         plan,
@@ -226,10 +233,14 @@ def train(
         places = jax.tree.map(lambda x: x.sharding, setup.state)
         state = jax.jit(setup.create, out_shardings=places)(jax.random.key(seed))
         if init_from:
-            params, loaded = transfer.begin(state.params, setup.parts.net, init_from)
+            net = setup.parts.net
+            params, loaded = transfer.begin(state.params, net, init_from)
             state = state._replace(
                 params=params, opt_state=optimizers.restart(state.opt_state, params)
             )
+            for name, extras in state.extras.items():  # batch statistics come along
+                more, loaded[name] = transfer.begin(extras, net, init_from, name)
+                state = state._replace(extras=state.extras | {name: more})
             reports.write_json(workdir / "init_from.json", loaded)
         if thinned:
             transfer.check(workdir, state.params, setup.trainable)

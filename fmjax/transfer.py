@@ -21,13 +21,18 @@ from fmjax import config, optim, parallel, report, transforms
 from fmjax import init_from as initial
 
 
-def begin(params: Any, net: Any, init_from: Mapping | None) -> tuple[Any, dict]:
-    """(parameters as a run begins with, what befell each) from freshly made ones."""
+def begin(
+    params: Any, net: Any, init_from: Mapping | None, collection: str = "params"
+) -> tuple[Any, dict]:
+    """(parameters as a run begins with, what befell each) from freshly made ones.
+
+    collection: which variables they are, 'batch_stats' for one.
+    """
     if not init_from:
         return params, {}
     bound = config.bind("init_from", initial.init_from, init_from)
-    params, loaded = bound(params, transforms.plain(net))
-    if isinstance(net, transforms.Transformed):
+    params, loaded = bound(params, transforms.plain(net), collection)
+    if isinstance(net, transforms.Transformed) and collection == "params":
         places = jax.tree.map(lambda x: x.sharding, params)
         settle = lambda p: net.settle(p, frozenset(loaded["fresh"]))  # noqa: E731
         params = jax.jit(settle, out_shardings=places)(params)

@@ -67,7 +67,7 @@ class TestFind:
         with pytest.raises(ConfigError) as error:
             config.find("model", "brt")
         assert "no model named 'brt'; did you mean 'bert'?" in str(error.value)
-        assert "known: bert, cnn" in str(error.value)
+        assert "known: alexnet, bert, clip, cnn" in str(error.value)
 
     @pytest.mark.parametrize("name", ["", "os", "..config", "bert.Model", None, 3])
     def test_only_files_of_the_package_are_names(self, name):

@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from fmjax import config, evaluate, predict, train
-from fmjax.models import gpt, t5
+from fmjax.models import clip, gpt, mae, t5, vit
 from tests import runs
 
 # Config -> every other variant, at the size it is meant for.
@@ -20,12 +20,18 @@ VARIANTS = {
     "configs/bert/similarity.py": ("",),
     "configs/bert/tagging.py": ("",),
     "configs/bert/topics.py": ("r8", "r52", "20newsgroups"),
+    "configs/clip/pairs.py": ("emoji", *clip.SIZES),
     "configs/cnn/fashion_mnist.py": ("classic", "two", "two-dense"),
     "configs/cnn/mnist.py": ("classic", "two", "two-dense"),
     "configs/gpt/language_model.py": ("", "chinese", *gpt.SIZES),
+    "configs/mae/imagenet.py": (*mae.SIZES,),
+    "configs/simclr/imagenet.py": ("", "supervised"),
     "configs/t5/boolq.py": ("", "scratch"),
     "configs/t5/pretrain.py": ("", *t5.SIZES),
     "configs/transformer/translation.py": ("", "base", "big"),
+    "configs/unet/segment.py": ("", "paper"),
+    "configs/vit/fashion_mnist.py": ("",),
+    "configs/vit/imagenet.py": (*vit.SIZES,),
 }
 TASKS = {"tagging": "tags", "similarity": "pairs", "choices": "choices"}
 TASKS |= {"questions": "questions", "translation": "translation"}
@@ -41,6 +47,14 @@ PUBLISHED = {
     ("configs/gpt/language_model.py", "gpt2-large"): 774_030_080,
     ("configs/gpt/language_model.py", "gpt2-xl"): 1_557_611_200,
     ("configs/gpt/language_model.py", "gpt3-175b"): 174_604_259_328,
+    # https://arxiv.org/abs/2103.00020, the released files
+    ("configs/clip/pairs.py", "B/32"): 151_277_313,
+    # https://arxiv.org/abs/2205.01580: 22M; no class token, 1,000 classes
+    ("configs/vit/imagenet.py", "S/16"): 22_050_664 - 198 * 384,
+    # transformers' count less its fixed positions
+    ("configs/mae/imagenet.py", "B/16"): 111_907_840 - 197 * (768 + 512),
+    # the paper's is for grey images and two classes; these are of colour, and five
+    ("configs/unet/segment.py", "paper"): 31_030_658 + 2 * 9 * 64 + 3 * 65,
 }
 
 
@@ -50,14 +64,18 @@ def test_every_config_is_listed():
 
 # A recipe that many sizes share is built for the others with `-m slow` (minutes); the
 # parameters of every size are counted in tests/models.
-QUICK = ("gpt2", "gpt3-small", "small", "1.1-small")
+SIZES = {"gpt": gpt.SIZES, "t5": t5.SIZES, "vit": vit.SIZES, "mae": mae.SIZES}
+SIZES |= {"clip": clip.SIZES, "simclr": ("supervised",)}
+QUICK = {"gpt": ("gpt2", "gpt3-small"), "t5": ("small", "1.1-small")}
+QUICK |= {"vit": ("S/16",), "mae": ("B/16",), "clip": ("B/32",), "simclr": ()}
 
 
 def builds():
     for name, variants in VARIANTS.items():
-        sizes = {"gpt": gpt.SIZES, "t5": t5.SIZES}.get(name.split("/")[1], {})
+        family = name.split("/")[1]
         for variant in variants:
-            slow = variant in sizes and variant not in QUICK
+            several = variant in SIZES.get(family, {})
+            slow = several and variant not in QUICK[family]
             yield pytest.param(name, variant, marks=[pytest.mark.slow] if slow else [])
 
 
@@ -76,22 +94,30 @@ def test_builds_abstractly_at_full_size(name, variant):
         }
         settings["tokenizer"] = kept | {"corpus": corpus, "vocab_size": 300}
         vocabulary = {"bert": 30522, "gpt": 50257, "t5": 32128, "transformer": 37000}
+        vocabulary |= {"clip": 49408}
         settings["model"]["vocab_size"] = vocabulary[settings["model"]["name"]]
         data = dict(settings["data"])
         copies = {"copies": 1} if "copies" in data else {}
         settings["data"] = (
             data | {"corpus": corpus} | copies if "corpus" in data else corpus
         )
+        if settings["model"]["name"] == "clip":
+            settings["data"] = {"name": "synthetic_scenes", "size": 8}
+    elif settings["objective"]["name"] == "segment":
+        shape = (572, 572, 3) if variant == "paper" else (96, 96, 3)
+        settings["data"] = {"name": "synthetic_scenes", "size": 4, "shape": shape}
     else:
+        ours = "size" in settings["inputs"]  # which brings all images to its size
         settings["data"] = {
             "name": "synthetic_images",
-            "shape": (28, 28, 1),
+            "shape": (32, 32, 3) if ours else (28, 28, 1),
             "size": 64,
+            "classes": 1000 if ours else 10,
         }
     if name == "configs/t5/boolq.py":
         settings["inputs"]["source"] = "mood: {text}"
-    if name == "configs/transformer/translation.py" and not variant:
-        settings["steps"] = "1000 steps"  # room for its warm-up
+    if "steps" in str(settings["optim"].get("warmup")):
+        settings["steps"] = "100000 steps"  # room for the warm-up
     defaults = dict(tokenizer=None, accum=1, parallel=None, seed=0)
     setup = train.prepare(defaults | settings)
     leaves = jax.tree.leaves(setup.state)

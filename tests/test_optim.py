@@ -100,6 +100,13 @@ OPTAX = {
             optax.sgd(falling, 0.8, nesterov=True),
         ),
     ),
+    "rmsprop": (
+        {"weight_decay": 0.1, "momentum": 0.8, "b2": 0.95, "eps": 1e-2},
+        optax.chain(
+            optax.add_decayed_weights(0.1, DECAYED),
+            optax.rmsprop(falling, 0.95, 1e-2, momentum=0.8),
+        ),
+    ),
     "sgd without momentum": ({"momentum": 0.0}, optax.sgd(falling)),
     "lamb": (
         {"weight_decay": 0.1, "b1": 0.8, "b2": 0.95, "eps": 1e-6},
@@ -145,7 +152,9 @@ class TestOptimizers:
         same(got, want)
         assert not np.allclose(want[0]["norm"]["scale"], PARAMS["norm"]["scale"])
 
-    @pytest.mark.parametrize("name", ["adamw", "sgd", "lamb", "lars", "lion", "muon"])
+    @pytest.mark.parametrize(
+        "name", ["adamw", "sgd", "rmsprop", "lamb", "lars", "lion", "muon"]
+    )
     def test_decay_spares_biases_and_scales(self, name):
         plain, decayed = (
             walk(make(name=name, weight_decay=w), 1)[0][0] for w in (0, 1)
@@ -216,6 +225,8 @@ def closed_form(step, *, total, start, schedule, final, fall):
         "wsd": 1.0
         if step <= total - fall
         else 1 + (final - 1) * (step - (total - fall)) / fall,
+        "exponential": np.exp(np.log(final or 1) * through),
+        "step": 1.0 if step < 60 else 0.1 if step < 85 else 0.01,
     }
     return LR * rise * shape[schedule]
 
@@ -224,9 +235,10 @@ class TestSchedules:
     @pytest.mark.parametrize("final", [0.0, 0.25])
     @pytest.mark.parametrize("schedule", optim.SCHEDULES)
     def test_closed_form_on_host_and_device(self, schedule, final):
-        rate = optim.curve(
-            100, lr=LR, schedule=schedule, warmup=20, final=final, cooldown="30%"
-        )
+        final = final or 0.5 if schedule == "exponential" else final
+        drops = ("60%", "85 steps") if schedule == "step" else ()
+        given = dict(warmup=20, final=final, cooldown="30%", drops=drops)
+        rate = optim.curve(100, lr=LR, schedule=schedule, **given)
         traced = jax.jit(rate)
         for step in (0, 10, 19, 20, 21, 60, 70, 85, 99, 100):
             want = closed_form(
@@ -246,6 +258,18 @@ class TestSchedules:
         rate = optim.curve(400, lr=LR, schedule="rsqrt", warmup=100)
         assert float(rate(400)) == pytest.approx(LR / 2)
 
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"schedule": "step"},
+            {"schedule": "cosine", "drops": ("50%",)},
+            {"schedule": "exponential"},
+        ],
+    )
+    def test_what_a_schedule_needs_is_said(self, given):
+        with pytest.raises(ConfigError, match=r"'step' and no other has optim\.drops"):
+            optim.curve(50, lr=LR, **given)
+
     def test_warmup_and_cooldown_are_durations(self):
         by_part = optim.curve(50, lr=LR, schedule="wsd", warmup="10%", cooldown="20%")
         by_step = optim.curve(50, lr=LR, schedule="wsd", warmup=5, cooldown="10 steps")
@@ -254,7 +278,15 @@ class TestSchedules:
     @pytest.mark.parametrize("schedule", optim.SCHEDULES)
     @pytest.mark.parametrize("warmup", [0, 3])
     def test_runs_of_few_steps_stay_finite(self, schedule, warmup):
-        rate = optim.curve(3, lr=LR, schedule=schedule, warmup=warmup, cooldown=0)
+        given = {"step": {"drops": ("50%",)}, "exponential": {"final": 0.1}}
+        rate = optim.curve(
+            3,
+            lr=LR,
+            schedule=schedule,
+            warmup=warmup,
+            cooldown=0,
+            **given.get(schedule, {}),
+        )
         values = [float(rate(step)) for step in range(4)]
         assert np.isfinite(values).all()
         assert 0 <= min(values) <= max(values) <= LR

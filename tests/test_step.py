@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from fmjax import parallel, step
 from fmjax.config import ConfigError
+from fmjax.layers.batch_norm import BatchNorm
 from fmjax.objectives import classify
 
 
@@ -29,14 +30,30 @@ class Net(nn.Module):
 
 
 class Normed(nn.Module):
-    """A running mean in `extras`, as batch normalisation has."""
+    """Batch normalisation: running statistics in `extras`."""
+
+    norm: type[nn.Module] = BatchNorm
+    frozen: bool = False
 
     @nn.compact
     def __call__(self, inputs, *, train=False):
-        x = nn.BatchNorm(use_running_average=not train, momentum=0.5, name="norm")(
-            inputs
-        )
+        if self.norm is nn.BatchNorm:
+            x = nn.BatchNorm(use_running_average=not train, name="norm")(inputs)
+        else:
+            norm = BatchNorm(momentum=0.5, frozen=self.frozen, name="norm")
+            x = norm(inputs, train=train)
         return nn.Dense(3, name="classify")(x)
+
+
+class Counting(nn.Module):
+    """Counts the rows that it has trained on, in a collection of its own."""
+
+    @nn.compact
+    def __call__(self, inputs, *, train=False):
+        seen = self.variable("counts", "rows", jnp.zeros, ())
+        if train:
+            seen.value += len(inputs)
+        return nn.Dense(3, name="classify")(inputs)
 
 
 def two_terms(apply, params, extras, batch, key):
@@ -310,13 +327,20 @@ class TestExtras:
         assert sums["losses"]["classify"][0] != fresh["losses"]["classify"][0]
 
     def test_pass_from_one_microbatch_to_the_next(self):
-        made, batch = setup(Normed(), classify.objective, accum=2), make_batch()
+        made, batch = setup(Counting(), classify.objective, accum=4), make_batch()
         state, _ = made.run(made.state, batch)
-        want = np.zeros(5)
-        for i in range(2):  # rows are dealt out like cards
-            want = want / 2 + batch["inputs"][i::2].mean(0) / 2
-        mean = state.extras["batch_stats"]["norm"]["mean"]
-        np.testing.assert_allclose(mean, want, atol=1e-6)
+        assert state.extras["counts"]["rows"] == 16
+
+    def test_batch_statistics_of_a_microbatch_are_refused_and_frozen_ones_are_not(self):
+        batch = make_batch()
+        made = setup(Normed(), classify.objective, accum=2)
+        with pytest.raises(ValueError, match=r"accum=2 would .*\(norm\).*set accum=1"):
+            made.run(made.state, batch)
+        cut = setup(Normed(frozen=True), classify.objective, accum=2)
+        whole = setup(Normed(frozen=True), classify.objective)
+        close(
+            cut.run(cut.state, batch)[0].params, whole.run(whole.state, batch)[0].params
+        )
 
     @pytest.mark.parametrize("devices", [1, 4])
     def test_are_those_of_the_whole_batch_on_any_number_of_devices(self, devices):
@@ -326,15 +350,41 @@ class TestExtras:
         state, _ = made.run(state, parallel.put(batch, plan))
         norm = state.extras["batch_stats"]["norm"]
         np.testing.assert_allclose(norm["mean"], batch["inputs"].mean(0) / 2, atol=1e-6)
-        want = 0.5 + batch["inputs"].var(0) / 2
+        want = 0.5 + batch["inputs"].var(0, ddof=1) / 2
         np.testing.assert_allclose(norm["var"], want, atol=1e-6)
 
-    def test_are_refused_under_pmap_where_each_device_would_have_its_own(self):
-        made = setup(Normed(), classify.objective)
+    @pytest.mark.parametrize("devices", [1, 4, 8])
+    def test_are_those_of_the_whole_batch_under_pmap(self, devices):
+        made, batch = setup(Normed(), classify.objective), make_batch()
+        want, want_sums = made.run(made.state, batch)
+        plan = parallel.plan(how="pmap", devices=devices)
+        rows = parallel.put(jax.tree.map(jnp.asarray, batch), plan)
+        like = parallel.abstract(made.state, plan.whole)
+        compiled = parallel.compile_step(made.step, like, rows, plan)
+        # A copy: the step takes its memory.
+        state = jax.device_put(jax.tree.map(jnp.copy, made.state), plan.whole)
+        got, sums = compiled(state, rows)
+        close(got.extras, want.extras)
+        close(moved(made.state, got), moved(made.state, want))
+        close(sums, want_sums)
+
+    def test_other_collections_are_refused_under_pmap(self):
+        # Each device would have its own, and the first one's would be kept.
+        made = setup(Counting(), classify.objective)
         plan = parallel.plan(how="pmap", devices=4)
         batch = parallel.like_batch(make_batch(), plan)
-        with pytest.raises(ConfigError, match=r"batch_stats.*parallel\.how=jit"):
+        with pytest.raises(ConfigError, match=r"counts.*parallel\.how=jit"):
             parallel.compile_step(made.step, made.state, batch, plan)
+
+    @pytest.mark.parametrize("how", ["pmap", "accum"])
+    def test_linen_s_own_batch_norm_is_refused_where_the_batch_is_cut(self, how):
+        accum = 2 if how == "accum" else 1
+        made = setup(Normed(nn.BatchNorm), classify.objective, accum=accum)
+        plan = parallel.plan(how="pmap" if how == "pmap" else "jit", devices=4)
+        batch = parallel.like_batch(make_batch(), plan)
+        state = parallel.abstract(made.state, plan.whole)
+        with pytest.raises(ValueError, match="norm is linen's BatchNorm"):
+            parallel.compile_step(made.step, state, batch, plan)
 
 
 class TestSums:

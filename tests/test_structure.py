@@ -148,7 +148,10 @@ class TestArrows:
             "inside a function"
         )
 
-    @pytest.mark.parametrize("name", ["bert", "cnn", "gpt", "t5", "transformer"])
+    @pytest.mark.parametrize(
+        "name",
+        ["bert", "clip", "cnn", "gpt", "mae", "simclr", "t5", "transformer", "unet"],
+    )
     def test_importing_a_model_is_light(self, name):
         code = f"import sys, fmjax.models.{name}; print(*sys.modules)"
         done = subprocess.run(

@@ -7,6 +7,7 @@ host h of H the h-th contiguous H-th part of them.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 
 Row = dict[str, Any]
+_PAIRS = zlib.crc32(b"pairs")  # names a stream of random numbers
 
 
 class Batches:
@@ -33,7 +35,10 @@ class Batches:
     ):
         """rows: a random-access source; inputs: row -> fixed-shape arrays.
 
-        seed None keeps the order and gives `inputs` no generator (evaluation).
+        seed None keeps the order and gives `inputs` no generator (evaluation). Where
+        `inputs` has a method `pair(a, b, generator)` (mixup), neighbours at positions
+        2p and 2p + 1 go through it in training; where it has a number `threads`, so
+        many examples are made at a time. No batch depends on that number.
         Raises ValueError for an empty source and a size that hosts can't share.
         """
         if len(rows) == 0:
@@ -43,6 +48,16 @@ class Batches:
         self.examples, self.size = len(rows), size
         self.local, self.first = size // hosts, host * (size // hosts)
         self.inputs, self.rows, self.seed = inputs, rows, seed
+        self.pair = getattr(inputs, "pair", None) if seed is not None else None
+        if self.pair is not None and self.local % 2:
+            raise ValueError(
+                f"batch size {size} on {hosts} hosts leaves {self.local} examples a "
+                "host: they are mixed in pairs (mixup, cutmix), so it must be even"
+            )
+        threads = getattr(inputs, "threads", 1)
+        self.map: Callable[..., Any] = map
+        if threads > 1:
+            self.map = ThreadPoolExecutor(threads, thread_name_prefix="example").map
         if seed is not None:
             data = grain.MapDataset.source(rows).seed(seed).shuffle().repeat()
             self.stream = data.random_map(inputs)
@@ -61,7 +76,11 @@ class Batches:
         start = step * self.size + self.first
         here = range(start, start + self.local)
         end = self.examples if self.seed is None else start + self.local
-        found = [self.example(p if p < end else 0) for p in here]
+        found = list(self.map(self.example, (p if p < end else 0 for p in here)))
+        if self.pair is not None and self.seed is not None:
+            for i in range(0, len(found), 2):
+                rng = np.random.default_rng([self.seed, _PAIRS, here[i] // 2])
+                found[i : i + 2] = self.pair(found[i], found[i + 1], rng)
         batch = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
         mask = np.array([p < end for p in here], np.float32)
         return batch | {"mask": mask}

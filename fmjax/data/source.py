@@ -26,7 +26,8 @@ class Source:
     """One split of one data set.
 
     rows: dicts of raw values under `text` and `text2` (str), `label` (int), `image`
-        (uint8 [H, W, C]), `id` (str or int); each source says which it has.
+        (uint8 [H, W, C]), `mask` (uint8 [H, W], class numbers), `id` (str or int); each
+        source says which it has.
     classes: names by label; empty where there are no labels.
     facts: what a run prints and records: origin, version, licence, citation, counts,
         rows left out and why, bad rows, and `fingerprint`, a sha256 that changes when

@@ -159,6 +159,20 @@ def choose(files: Mapping[str, Path], split: str) -> Path:
     return file
 
 
+def beside(file: Path, name: str) -> Path | Bad:
+    """The file `name` beside `file` or below, or Bad: what a table says is no command.
+
+    Absolute names, `..` and links that lead out of the folder of `file` are refused.
+    """
+    root, parts = file.parent.resolve(), Path(name).parts
+    if not parts or Path(name).is_absolute() or "\\" in name or "\0" in name:
+        return Bad(f"{name!r} must be relative to {root}")
+    found = (root / name).resolve()
+    if ".." in parts or not found.is_relative_to(root):
+        return Bad(f"{name!r} leads out of {root}")
+    return found if found.is_file() else Bad(f"no file {name!r} in {root}")
+
+
 def check_holdout(holdout: Sequence[float]) -> tuple[float, float]:
     """(validation, test) shares. Raises ValueError where they are no shares."""
     shares = tuple(float(x) for x in holdout)

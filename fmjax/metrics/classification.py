@@ -18,13 +18,15 @@ def compute(
     labels: integers [N]; probabilities: floats [N, C]; classes: the C names in label
     order, or C. The prediction is the most probable class, the first of equals.
 
-    Returns count; accuracy; macro_f1 (mean over all C classes); for two classes f1 and
-    positive, the F1 and name of class 1; per_class, a list of dicts with class,
-    support, precision, recall and f1, in which 0 / 0 counts as 0; confusion [C][C],
-    rows the truth, columns the prediction; nll in nats, probabilities kept above
-    2.2e-16 so that one certain mistake does not make it infinite; ece, expected
-    calibration error over 15 equal-width bins of the top probability (Guo et al. 2017,
-    eq. 5); brier, the squared error summed over classes (Brier 1950), 0 to 2.
+    Returns count; accuracy; for more than five classes top5_accuracy, the share whose
+    label is among the five most probable; macro_f1 (mean over all C classes); for two
+    classes f1 and positive, the F1 and name of class 1; per_class, a list of dicts with
+    class, support, precision, recall (the accuracy on the class) and f1, in which 0 / 0
+    counts as 0; confusion [C][C], rows the truth, columns the prediction; nll in nats,
+    probabilities kept above 2.2e-16 so that one certain mistake does not make it
+    infinite; ece, expected calibration error over 15 equal-width bins of the top
+    probability (Guo et al. 2017, eq. 5); brier, the squared error summed over classes
+    (Brier 1950), 0 to 2.
 
     Raises ValueError for an empty set, lengths that differ, labels out of range, rows
     that are no distribution; ModuleNotFoundError without scikit-learn.
@@ -51,6 +53,9 @@ def compute(
         "accuracy": float((truth == predicted).mean()),
         "macro_f1": float(f1.mean()),
     }
+    if len(names) > 5:
+        among = np.argsort(-scores, axis=1, kind="stable")[:, :5] == truth[:, None]
+        result["top5_accuracy"] = float(among.any(axis=1).mean())
     if len(names) == 2:
         result |= {"f1": float(f1[1]), "positive": names[1]}
     return result | {

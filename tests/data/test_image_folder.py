@@ -9,7 +9,7 @@ from fmjax.data.sources import image_folder
 
 def picture(path, value, size=(6, 4), mode="RGB"):
     path.parent.mkdir(parents=True, exist_ok=True)
-    fill = value if mode in ("L", "P") else (value,) * len(mode)
+    fill = value if mode in ("L", "P") else (*(value,) * 3, 255)[: len(mode)]
     Image.new(mode, size, fill).save(path)
 
 

@@ -226,7 +226,7 @@ def differences(expected, got):
         if kind == "loss":
             difference /= abs(float(want))
         if kind == "grad":
-            unseen = [".key.bias", ".k_proj.bias", "qa_outputs.bias"]
+            unseen = [".key.bias", ".k_proj.bias", ".k_norm.bias", "qa_outputs.bias"]
             if "grad/qa_outputs.bias" in expected:
                 # The same for all places, whatever the head's kernel.
                 norms = [n for n in expected if n.endswith(".output.LayerNorm.bias")]

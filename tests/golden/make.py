@@ -1,8 +1,8 @@
 """Makes the committed fixtures anew: `python -m tests.golden.make`.
 
-Needs the `parity` extra. One folder a case: config.json and model.safetensors as
-transformers saves them, and expected.safetensors with inputs, intermediates, outputs,
-loss and gradients, or with the tokens that it generates. All numbers come from seeded
+Needs the `parity` extra. One folder a case: config.json and model.safetensors as the
+library saves them, and expected.safetensors with inputs, intermediates, outputs, loss
+and gradients, or with the tokens that it generates. All numbers come from seeded
 random generators. Where a fixture changes without a change of the case, the reference's
 version did it: say so in the commit.
 """
@@ -13,6 +13,8 @@ import shutil
 
 from safetensors.numpy import save_file
 
+from fmjax import interop
+
 from . import (
     bert_cases,
     bert_reference,
@@ -20,6 +22,8 @@ from . import (
     generation_reference,
     lm_cases,
     lm_reference,
+    vision_cases,
+    vision_reference,
 )
 
 HERE = pathlib.Path(__file__).parent
@@ -45,12 +49,23 @@ def main():
                 found = generation_reference.compute(net, text, case)
                 made |= {f"{case}/{key}": array for key, array in found.items()}
             write("generation", name, net, made, lambda *_: {})
+    for name, case in vision_cases.CASES.items():
+        if case.golden:
+            net, given = vision_reference.model(case), vision_cases.inputs(case)
+            save = functools.partial(vision_reference.save, case)
+
+            def compute(net, given, case=case, name=name):
+                loaded = interop.read(HERE / "vision" / name)
+                rename = case.family.canonical(loaded.net)
+                return vision_reference.compute(case, net, given, rename)
+
+            write("vision", name, net, given, compute, save)
 
 
-def write(group, name, net, given, compute):
+def write(group, name, net, given, compute, save=None):
     folder = HERE / group / name
     shutil.rmtree(folder, ignore_errors=True)
-    net.save_pretrained(folder)
+    save(net, folder) if save else net.save_pretrained(folder)
     save_file(given | compute(net, given), folder / "expected.safetensors")
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder.relative_to(HERE)}: {size / 1000:.0f} kB")

@@ -101,3 +101,46 @@ def test_activations(name):
 def test_an_unknown_activation_is_named():
     with pytest.raises(ValueError, match=r"'gleu'; did you mean 'gelu'.*gelu_tanh"):
         activation("gleu")
+
+
+def test_parallel_block_adds_both_branches_of_one_norm():
+    net = Block(
+        heads=2,
+        mlp_width=12,
+        order="parallel",
+        norm="rms",
+        qk_norm="rms",
+        use_bias=False,
+        mlp_bias=True,
+    )
+    x = jax.random.normal(jax.random.key(1), (2, 3, 8))
+    variables = jax.jit(net.init)(jax.random.key(0), x)
+    assert set(shapes(net, x)) == {
+        "norm/scale",
+        *(f"attention/{name}/kernel" for name in ("query", "key", "value", "out")),
+        "attention/query_norm/scale",
+        "attention/key_norm/scale",
+        *(
+            f"mlp/{name}/{leaf}"
+            for name in ("up", "down")
+            for leaf in ("kernel", "bias")
+        ),
+    }
+    params = variables["params"]
+    params["mlp"]["down"]["kernel"] *= 0
+    params["mlp"]["down"]["bias"] += 1
+    params["attention"]["out"]["kernel"] *= 0
+    np.testing.assert_allclose(net.apply(variables, x)[0], x + 1, rtol=1e-6)
+    with pytest.raises(ValueError, match="parallel' has no cross"):
+        net.clone(cross=True).init(jax.random.key(0), x, source=x)
+
+
+def test_normalised_queries_and_keys_do_not_see_the_kernels_scale():
+    net = Attention(heads=2, qk_norm="layer", use_bias=False, eps=1e-12)
+    x = jax.random.normal(jax.random.key(1), (2, 3, 8))
+    variables = jax.jit(net.init)(jax.random.key(0), x)
+    out, kept = net.apply(variables, x)
+    np.testing.assert_allclose(kept["key"].std(-1), np.ones((2, 3, 2)), rtol=1e-4)
+    for name in ("query", "key"):
+        variables["params"][name]["kernel"] *= 7
+    np.testing.assert_allclose(net.apply(variables, x)[0], out, rtol=1e-4, atol=1e-6)

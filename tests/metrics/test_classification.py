@@ -57,6 +57,11 @@ def test_equals_the_library(classes):
     exact = scores.astype(np.float64)
     exact /= exact.sum(axis=1, keepdims=True)
     assert got["accuracy"] == sklearn.metrics.accuracy_score(labels, predicted)
+    assert ("top5_accuracy" in got) == (classes > 5)
+    if classes > 5:
+        theirs = sklearn.metrics.top_k_accuracy_score(labels, exact, k=5)
+        assert got["top5_accuracy"] == theirs
+        assert got["accuracy"] < got["top5_accuracy"] < 1
     assert got["macro_f1"] == pytest.approx(
         sklearn.metrics.f1_score(labels, predicted, average="macro")
     )

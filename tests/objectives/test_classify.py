@@ -109,3 +109,21 @@ def test_predictions_are_probabilities_of_every_row():
     assert found["probabilities"].dtype == jnp.float32
     want = softmax(np.asarray(batch["inputs"], np.float64), axis=-1)
     np.testing.assert_allclose(found["probabilities"], want, atol=1e-6)
+
+
+def test_mixtures_are_trained_towards_both_labels():
+    share = np.array([1, 0.8, 0.5, 0.3, 0, 0.9], np.float32)
+    other = np.array([3, 2, 1, 0, 1, 2])
+    batch = BATCH | {"label2": other, "share": share}
+    target = np.eye(4)[LABEL] * share[:, None] + np.eye(4)[other] * (1 - share)[:, None]
+    nll = -(target * log_softmax(LOGITS.astype(np.float64), axis=-1)).sum(-1)
+    losses, metrics, _ = run(KEY, batch=batch)
+    assert float(losses["classify"][0]) == pytest.approx((nll * MASK).sum(), rel=1e-5)
+    assert float(losses["classify"][1]) == 4
+    greater = np.where(share >= 0.5, LABEL, other)
+    right = (LOGITS.argmax(-1) == greater)[MASK > 0].sum()
+    assert float(metrics["accuracy"][0]) == right
+    whole = run(KEY, batch=BATCH | {"label2": other, "share": np.ones(6, np.float32)})
+    assert float(whole[0]["classify"][0]) == pytest.approx(
+        float(run(KEY)[0]["classify"][0]), rel=1e-6
+    )

@@ -1,27 +1,20 @@
 """The user's own images: a folder for each class."""
 
-import functools
-import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from PIL import Image, ImageOps
 
 from fmjax.data import cache, tables
+from fmjax.data.images import decode
+from fmjax.data.images.pack import Packed, pack, sides
 from fmjax.data.source import SPLITS, Row, Source, check_split, split_of
-
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
 
 
 def load(
     split: str,
     *,
     path: str,
-    size: int | Sequence[int],
+    size: int | Sequence[int] | None,
     channels: int = 3,
     classes: Sequence[str] | None = None,
     bad_rows: str = "refuse",
@@ -32,16 +25,17 @@ def load(
     path: PATH/CLASS/*.png (split by `holdout`, by sha256 of the file, so that copies
         fall together) or PATH/{train,validation,test}/CLASS/*.png.
     size: H and W, or one number for both; images are resized to it, once, into home().
+        None: images keep their sizes and are decoded when they are asked for, and
+        inputs.size is for the inputs to set.
     channels: 3 (RGB) or 1 (grey). classes: names by label; without them the folders'.
-    bad_rows: 'refuse' or 'skip' files that cannot be read as images.
+    bad_rows: 'refuse' or 'skip' files that `images.decode` does not read.
 
     Raises ValueError on bad files with their names, FileNotFoundError without images.
     """
     check_split(split)
-    shares = tables.check_holdout(holdout)
-    height, width = (size, size) if isinstance(size, int) else size
-    if channels not in (1, 3) or min(height, width) < 1:
-        raise ValueError(f"size={size}, channels={channels}: channels is 1 or 3")
+    shares, shape = tables.check_holdout(holdout), sides(size)
+    if channels not in (1, 3):
+        raise ValueError(f"channels={channels}: channels is 1 or 3")
     root = Path(path).expanduser()
     by_split = any((root / name).is_dir() for name in SPLITS)
     folder = root / split if by_split else root
@@ -54,37 +48,22 @@ def load(
         (file, label)
         for label, name in enumerate(names)
         for file in sorted((folder / name).rglob("*"))
-        if file.suffix.lower() in _SUFFIXES and file.is_file()
+        if file.suffix.lower() in decode.SUFFIXES and file.is_file()
     ]
     if not files:
         raise FileNotFoundError(
             f"no images in {folder}/CLASS (classes: {', '.join(names) or 'none'}; "
-            f"kinds: {', '.join(sorted(_SUFFIXES))})"
+            f"kinds: {', '.join(sorted(decode.SUFFIXES))})"
         )
-    listing = [
-        (
-            file.relative_to(folder).as_posix(),
-            file.stat().st_size,
-            file.stat().st_mtime_ns,
-        )
-        for file, _ in files
-    ]
-    key = cache.digest(
-        "images", 1, str(folder.resolve()), listing, height, width, channels
-    )
-    target = cache.once(
-        cache.home() / "images" / key[:24],
-        functools.partial(_pack, [f for f, _ in files], (height, width), channels),
-    )
-    note = json.loads((target / "files.json").read_text())
+    packed = pack([file for file, _ in files], shape, channels)
+    ids = [file.relative_to(folder).as_posix() for file, _ in files]
     bad = tables.BadRows(bad_rows)
-    for place, why in note["bad"].items():
-        bad.add(listing[int(place)][0], why)
-    facts = bad.settle(str(folder), len(files))
-    good = {place: i for i, place in enumerate(note["good"])}
+    for place, why in packed.bad.items():
+        bad.add(ids[place], why)
+    bad_facts = bad.settle(str(folder), len(files))
     chosen = [
         place
-        for place, sha in zip(note["good"], note["sha256"], strict=True)
+        for place, sha in packed.sha256.items()
         if by_split or split_of(sha, *shares) == split
     ]
     if not chosen:
@@ -93,33 +72,28 @@ def load(
             "give more images, another holdout, or folders train, validation, test"
         )
     labels = [files[place][1] for place in chosen]
-    rows = Images(
-        np.load(target / "images.npy", mmap_mode="r"),
-        [good[place] for place in chosen],
-        labels,
-        [listing[place][0] for place in chosen],
-    )
-    shas = dict(zip(note["good"], note["sha256"], strict=True))
     facts = {
         "name": "image_folder",
         "origin": str(folder),
         "split": split,
         "rows": len(chosen),
-        "bad rows": facts,
+        "bad rows": bad_facts,
         "counts": {name: labels.count(i) for i, name in enumerate(names)},
         "fingerprint": cache.digest(
-            *("images", height, width, channels, names),
-            [(shas[p], files[p][1]) for p in chosen],
+            *("images", shape, channels, names),
+            [(packed.sha256[p], files[p][1]) for p in chosen],
         ),
     }
-    return Source(rows, names, facts)
+    return Source(
+        Images(packed, chosen, labels, [ids[p] for p in chosen]), names, facts
+    )
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images in one array on disk, mapped into memory."""
+    """Rows of images by index."""
 
-    images: np.ndarray
+    images: Packed
     places: list[int]
     labels: list[int]
     names: list[str]
@@ -128,7 +102,7 @@ class Images:
         return len(self.places)
 
     def __getitem__(self, index: int) -> Row:
-        image = np.array(self.images[self.places[index]])
+        image = self.images[self.places[index]]
         return {"image": image, "label": self.labels[index], "id": self.names[index]}
 
 
@@ -139,45 +113,3 @@ def _folders(folder: Path) -> tuple[str, ...]:
         )
     found = (p.name for p in folder.iterdir() if p.is_dir())
     return tuple(sorted(name for name in found if not name.startswith(".")))
-
-
-def _pack(
-    files: list[Path], size: tuple[int, int], channels: int, target: Path
-) -> None:
-    """Write images.npy uint8 [N, H, W, C] of the readable files, and files.json."""
-    target.mkdir()
-    note: dict[str, Any] = {"good": [], "sha256": [], "bad": {}}
-    shape = (len(files), *size, channels)
-    images = np.lib.format.open_memmap(
-        target / "images.npy", mode="w+", dtype=np.uint8, shape=shape
-    )
-    for place, file in enumerate(files):
-        try:
-            images[len(note["good"])] = _decode(file, size, channels)
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            Image.DecompressionBombError,
-        ) as error:
-            note["bad"][str(place)] = f"not readable as an image: {error}"
-        except Image.DecompressionBombWarning as error:
-            note["bad"][str(place)] = f"too large: {error}"
-        else:
-            note["good"].append(place)
-            note["sha256"].append(cache.sha256(file))
-    images.flush()
-    (target / "files.json").write_text(json.dumps(note))
-
-
-def _decode(file: Path, size: tuple[int, int], channels: int) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(file) as image:
-            turned = ImageOps.exif_transpose(image).convert(
-                "RGB" if channels == 3 else "L"
-            )
-    if turned.size != (size[1], size[0]):
-        turned = turned.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(turned, np.uint8).reshape(*size, channels)
