@@ -27,7 +27,10 @@ NAMES = {
     "bert_pretrain": "configs/bert/pretrain.py",
     "bert_sentiment": "configs/bert/sentiment.py",
     "cnn": "configs/cnn/fashion_mnist.py",
+    "clip": "configs/clip/pairs.py",
     "gpt": "configs/gpt/language_model.py",
+    "mae": "configs/mae/imagenet.py",
+    "simclr": "configs/simclr/imagenet.py",
     "t5": "configs/t5/pretrain.py",
     "translation": "configs/transformer/translation.py",
 }
@@ -35,8 +38,14 @@ NAMES = {
 CASES = [
     *itertools.product(("bert_pretrain", "cnn"), LAYOUTS),
     *itertools.product(
-        ("gpt", "t5", "translation"),
+        ("gpt", "mae", "t5", "translation"),
         [("jit", 8, 4, "fsdp"), ("pmap", 8, 4, "replicate")],
+    ),
+    # Losses over all rows of a batch, which accumulation would cut: two towers, and
+    # batch statistics besides.
+    *itertools.product(
+        ("clip", "simclr"),
+        [("jit", 8, 1, "fsdp"), ("pmap", 8, 1, "replicate")],
     ),
 ]
 STEPS = 6
@@ -44,10 +53,13 @@ STEPS = 6
 
 def settings(model: str) -> dict:
     # A batch of 32 gives 8 devices x 4 microbatches a row each.
-    less = {} if model == "cnn" else {"model__depth": 1}
+    less = {} if model in ("cnn", "simclr") else {"model__depth": 1}
     if model == "translation":
         # With the paper's 1e-9, Adam takes whole steps along what is mere rounding.
         less["optim__eps"] = 1e-6
+    if model == "simclr":
+        # Sharp softmaxes and long steps multiply what is mere rounding.
+        less |= {"objective__temperature": 0.5, "optim__lr": 0.1}
     return runs.tiny(NAMES[model], steps=STEPS, batch_size=32, **less)
 
 
@@ -90,6 +102,13 @@ def test_layouts_and_resumption(tmp_path, reference, model, layout):
         assert steps == list(range(1, STEPS + 1))
         validation = runs.losses(workdir, "validation/loss")
         np.testing.assert_allclose(validation, want_validation, rtol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["clip", "simclr"])
+def test_what_accumulation_would_change_is_refused_at_start(tmp_path, model):
+    with pytest.raises(config.ConfigError, match=r"accum=4 would .*set accum=1"):
+        runs.run(tmp_path / "run", settings(model), accum=4)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 5])

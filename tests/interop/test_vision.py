@@ -258,6 +258,33 @@ def test_what_a_library_can_not_express_is_not_written(
     assert not (tmp_path / "config.json").exists()
 
 
+def test_positions_follow_another_size_of_image_where_asked(tmp_path):
+    from fmjax import config
+    from fmjax import init_from as initial
+    from fmjax.layers import patches
+
+    net = vit.Model(**SMALL | dict(image=(8, 8)), classes=5)
+    variables = started(net)
+    interop.save(tmp_path, net, variables)
+    larger = started(net.clone(image=(12, 12)))["params"]
+    larger = jax.tree.map(jax.numpy.asarray, larger)
+    asked = dict(path=str(tmp_path), missing="classify")
+    with pytest.raises(
+        config.ConfigError, match=r"positions is \(5, 12\) .*\(10, 12\)"
+    ):
+        initial.init_from(larger, **asked)
+    found, report = initial.init_from(larger, **asked, resample="positions$")
+    assert report["fresh"] == ["classify/bias", "classify/kernel"]
+    own = variables["params"]
+    want = patches.fit(own["embed"]["positions"], 10)
+    np.testing.assert_allclose(found["embed"]["positions"], want, atol=1e-6)
+    assert equal(found["layer0"], own["layer0"])
+    with pytest.raises(
+        config.ConfigError, match=r"init_from\.resample, .*bias: 12 pos"
+    ):
+        initial.init_from(larger, **asked, resample="bias$")
+
+
 def test_a_text_without_an_end_has_no_public_pooling(tmp_path):
     net = NETS["clip"].clone(eos=None)
     with pytest.raises(ValueError, match="pools a text at an id"):
