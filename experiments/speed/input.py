@@ -7,7 +7,7 @@ a generator an example, stacked) and the loop's in turns; the ratio is a round's
 its median and range are given. Then the small CNN trains on Fashion-MNIST with each
 pipeline that fits: the share of time that it waits for input is read from its own log,
 and the processor time of its input and of its step are compared. Leaves
-runs/speed_input (--workdir) and its results.jsonl.
+runs/speed_input (--workdir) and its results.jsonl (kept here as input.jsonl).
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fmjax.layers import attention
+from fmjax.layers.attend import attend
 from fmjax.models import bert, gpt, t5, transformer
 
 SMALL = dict(vocab_size=23, width=12, depth=2, heads=3, mlp_width=20, max_length=16)
@@ -25,6 +27,8 @@ NETS = {
         **SMALL, layout="halves", scale_embedding=False, decoder_heads=2
     ),
 }
+
+EVERY = NETS | {"bert": bert.Model(**SMALL, head="mlm")}
 
 # By hand from the papers' tables, and equal to the released files where there are any
 # (GPT-2 small 124M ... XL 1.5B; T5 60M, 220M, 770M, 3B, 11B; table 3: 65M and 213M).
@@ -62,6 +66,8 @@ COUNTS = {
 def given(net, batch=2, length=6):
     random = np.random.default_rng(0)
     inputs = {"tokens": random.integers(0, 23, (batch, length), np.int32)}
+    if isinstance(net, bert.Model):
+        inputs["types"] = random.integers(0, 2, (batch, length), np.int32)
     if not isinstance(net, gpt.Model):
         inputs["mask"] = np.arange(length)[None] < np.array([[length], [length - 2]])
         inputs["decoder_tokens"] = random.integers(0, 23, (batch, 5), np.int32)
@@ -136,13 +142,13 @@ def test_a_cache_changes_nothing(name):
     near(np.concatenate(out, axis=1), run(net, variables, inputs))
 
 
-@pytest.mark.parametrize("name", ["gpt", "t5", "transformer"])
+@pytest.mark.parametrize("name", ["bert", "gpt", "t5", "transformer"])
 @pytest.mark.parametrize("train", [False, True])
 def test_scan_and_remat_change_neither_numbers_nor_parameters(name, train):
     rates = {"dropout": 0.2 if train else 0.0}
     if name != "t5":
         rates["attention_dropout"] = rates["dropout"]
-    net = NETS[name].clone(**rates, depth=3)
+    net = EVERY[name].clone(**rates, depth=3)
     inputs = given(net)
     variables = jax.jit(net.init)(jax.random.key(0), inputs)
     key = jax.random.key(3) if train else None
@@ -169,12 +175,39 @@ def test_remat_that_does_not_exist_is_named():
         net.clone(remat="all").init(jax.random.key(0), given(net))
 
 
-@pytest.mark.parametrize("name", ["gpt", "t5", "transformer"])
-def test_the_library_s_attention_gives_the_same(name):
-    net = NETS[name]
+@pytest.mark.parametrize("name", ["bert", "gpt", "t5", "transformer"])
+def test_the_library_s_attention_gives_the_same_numbers_and_gradients(name):
+    net = EVERY[name]
     inputs, variables = given(net), started(net)
-    other = net.clone(implementation="xla")
-    near(run(other, variables, inputs), run(net, variables, inputs))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def values(net, variables):
+        def loss(variables):
+            logits = net.apply(variables, inputs)
+            return jax.nn.logsumexp(logits, -1).sum(), logits
+
+        return jax.value_and_grad(loss, has_aux=True)(variables)
+
+    near(values(net.clone(implementation="xla"), variables), values(net, variables))
+
+
+@pytest.mark.parametrize(
+    ("name", "calls"), [("bert", 2), ("gpt", 2), ("t5", 2 + 4), ("transformer", 2 + 2)]
+)
+def test_every_attention_is_attend(name, calls, monkeypatch):
+    seen = []
+
+    def counted(*args, **options):
+        seen.append(options)
+        return attend(*args, **options)
+
+    monkeypatch.setattr(attention, "attend", counted)
+    net = EVERY[name].clone(implementation="xla")
+    shapes = jax.eval_shape(net.init, jax.random.key(0), given(net))
+    seen.clear()
+    jax.eval_shape(net.apply, shapes, given(net))
+    assert len(seen) == calls
+    assert {options["implementation"] for options in seen} == {"xla"}
 
 
 @pytest.mark.parametrize("name", ["gpt", "gpt-untied", "t5-1.1", "transformer"])

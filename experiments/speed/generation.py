@@ -1,0 +1,201 @@
+"""Tokens per second of fmjax and of transformers' `generate`, side by side.
+
+python -m experiments.speed.generation                 (needs the `parity` extra)
+python -m experiments.speed.generation --threads 1 --only gpt2-6x384
+
+Both load the same random weights from one folder, write the same number of tokens for
+the same prompts in float32, and take turns. A line a case goes to generation.jsonl beside
+this file, or to --output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """kind: a transformers class; fields: of its config; prompt: tokens of prompts or
+    sources; length: new tokens."""
+
+    kind: str
+    fields: dict[str, Any]
+    batch: int
+    beams: int = 1
+    prompt: int = 32
+    length: int = 64
+
+
+GPT = "GPT2LMHeadModel"
+SMALL = dict(n_embd=384, n_layer=6, n_head=6)
+T5 = dict(d_model=512, num_layers=6, num_heads=8, d_ff=2048, pad_token_id=0)
+MARIAN = dict(vocab_size=8192, d_model=512, max_position_embeddings=256)
+MARIAN |= {f"{side}_layers": 6 for side in ("encoder", "decoder")}
+MARIAN |= {f"{side}_attention_heads": 8 for side in ("encoder", "decoder")}
+MARIAN |= {f"{side}_ffn_dim": 2048 for side in ("encoder", "decoder")}
+MARIAN |= dict(pad_token_id=0, decoder_start_token_id=0, scale_embedding=True)
+CASES = {
+    "gpt2-6x384, batch 1": Case(GPT, SMALL, 1),
+    "gpt2-6x384, batch 8": Case(GPT, SMALL, 8),
+    "marian-6x512, batch 4, 4 beams": Case(
+        "MarianMTModel", MARIAN, 4, beams=4, length=32
+    ),
+    "gpt2-small, batch 1": Case(GPT, {}, 1, length=32),
+    "gpt2-small, batch 8": Case(GPT, {}, 8, length=32),
+    "t5-small, batch 4, 4 beams": Case(
+        "T5ForConditionalGeneration", T5, 4, beams=4, length=32
+    ),
+}
+
+
+def writers(case: Case, folder: str) -> tuple[Callable, Callable]:
+    """Two functions without arguments, fmjax's and transformers': new tokens [B, N]."""
+    import jax
+    import numpy as np
+    import torch
+    import transformers
+
+    from fmjax import generation, interop
+
+    torch.manual_seed(0)
+    kind = getattr(transformers, case.kind)
+    none = dict(bos_token_id=None, eos_token_id=None, forced_eos_token_id=None)
+    kind(kind.config_class(**none, **case.fields)).save_pretrained(folder)
+    theirs = kind.from_pretrained(folder).eval()
+    net, variables = interop.load(folder)
+    variables = jax.device_put(variables)
+    random = np.random.default_rng(0)
+    shape = (case.batch, case.prompt)
+    tokens = random.integers(1, net.vocab_size, shape, np.int32)
+    start = None if case.kind == GPT else 0
+    ids = torch.tensor(tokens).long()
+
+    def ours() -> Any:
+        made = generation.generate(
+            net,
+            variables,
+            {"tokens": tokens},
+            length=case.length,
+            beams=case.beams,
+            start=start,
+        )
+        return made.tokens
+
+    def reference() -> Any:
+        made = theirs.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=case.length,
+            num_beams=case.beams,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        return made[:, 1 if case.kind != GPT else case.prompt :].numpy()
+
+    return ours, reference
+
+
+def measure(case: Case, repeats: int) -> dict[str, Any]:
+    """Tokens a second (median, least, most) of both, and the processor's seconds.
+
+    Compilation and one warm-up run of each are left out.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        both = dict(zip(("fmjax", "transformers"), writers(case, folder), strict=True))
+        began = time.perf_counter()
+        texts = {"fmjax": both["fmjax"]()}
+        compiled = time.perf_counter() - began
+        texts["transformers"] = both["transformers"]()
+        wall: dict[str, list[float]] = {name: [] for name in both}
+        busy: dict[str, list[float]] = {name: [] for name in both}
+        for _ in range(repeats):
+            for name, write in both.items():
+                began, used = time.perf_counter(), time.process_time()
+                write()
+                wall[name].append(time.perf_counter() - began)
+                busy[name].append(time.process_time() - used)
+    count = case.batch * case.length
+    found: dict[str, Any] = {
+        "same_tokens": bool((texts["fmjax"] == texts["transformers"]).all())
+    }
+    for name in both:
+        rates = sorted(count / seconds for seconds in wall[name])
+        found[name] = {
+            "tokens_per_second": statistics.median(rates),
+            "least": rates[0],
+            "most": rates[-1],
+            "processor_seconds": statistics.median(busy[name]),
+        }
+    a, b = found["fmjax"], found["transformers"]
+    found["ratio"] = a["tokens_per_second"] / b["tokens_per_second"]
+    turns = zip(wall["transformers"], wall["fmjax"], strict=True)
+    found["ratio_by_turn"] = sorted(theirs / ours for theirs, ours in turns)
+    found["processor_ratio"] = b["processor_seconds"] / a["processor_seconds"]
+    return found | {"first_call_seconds": compiled}
+
+
+def conditions(threads: int) -> dict[str, Any]:
+    versions = ("fmjax", "jax", "torch", "transformers", "numpy")
+    return {
+        "threads": threads,
+        "load_before": os.getloadavg()[0],
+        "processor": platform.processor() or platform.machine(),
+        "versions": {name: importlib.metadata.version(name) for name in versions},
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    here = pathlib.Path(__file__).parent
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=here / "generation.jsonl"
+    )
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--only", default="", help="cases whose name has this")
+    given = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    if not 1 <= given.threads <= len(cores):
+        parser.error(f"--threads must be 1 to {len(cores)}")
+    # XLA makes a thread for each processor it may use, which it learns at its start.
+    os.sched_setaffinity(0, cores[: given.threads])
+    import torch
+    import transformers
+
+    torch.set_num_threads(given.threads)
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    for name, case in CASES.items():
+        if given.only in name:
+            at = conditions(given.threads)
+            found = {"case": name, **measure(case, given.repeats)}
+            found |= {"repeats": given.repeats, "case_fields": dataclasses.asdict(case)}
+            found |= at | {"load_after": os.getloadavg()[0]}
+            with open(given.output, "a", encoding="utf-8") as file:
+                file.write(json.dumps(found) + "\n")
+            ours, theirs = found["fmjax"], found["transformers"]
+            print(
+                f"{name}: {ours['tokens_per_second']:.1f} beside "
+                f"{theirs['tokens_per_second']:.1f} tokens a second, "
+                f"{found['ratio']:.2f} times; processor {found['processor_ratio']:.2f} "
+                f"times; same tokens: {found['same_tokens']}",
+                flush=True,
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
