@@ -38,8 +38,9 @@ def init_from(
     `resample` says which are positions on a square grid, to be interpolated where this
     model's images have another size. The report's `unused` has what was found and not
     used, also a public checkpoint's tensors by their own names.
-    Raises ConfigError naming a parameter that is missing, both shapes where one does not fit, a rename that gives two parameters one name, and
-    a setting in which a public checkpoint's model computes otherwise.
+    Raises ConfigError naming a parameter that is missing, both shapes where one does
+    not fit, a rename that gives two parameters one name, and a setting in which a
+    public checkpoint's model computes otherwise.
     """
     left: tuple[str, ...] = ()
     folder = pathlib.Path(path)

@@ -4,8 +4,8 @@ python -m experiments.speed.generation                 (needs the `parity` extra
 python -m experiments.speed.generation --threads 1 --only gpt2-6x384
 
 Both load the same random weights from one folder, write the same number of tokens for
-the same prompts in float32, and take turns. A line a case goes to generation.jsonl beside
-this file, or to --output.
+the same prompts in float32, and take turns. A line a case goes to generation.jsonl
+beside this file, or to --output.
 """
 
 from __future__ import annotations
