@@ -37,7 +37,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optim.clip = 1.0
     if arg == "tiny":
         c.data = dict(name="synthetic_text", size=64)
-        c.inputs.length, c.inputs.source = 32, "mood: {text}"
+        c.inputs.length, c.inputs.target_length = 32, 8
+        c.inputs.source = "mood: {text}"
     else:
         c.batch_size, c.steps = 32, "1 epoch"
         c.evaluate = dict(every="0.5 epochs", splits=("validation",), patience=None)
