@@ -19,7 +19,7 @@ import pathlib
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -218,11 +218,14 @@ class Parts(NamedTuple):
     model: dict[str, Any]  # the model's fields, filled in
 
 
-def assemble(settings: Mapping[str, Any]) -> Parts:
+def assemble(
+    settings: Mapping[str, Any], classes: Sequence[str] | None = None
+) -> Parts:
     """Finds and checks every part before any work is done, then builds them.
 
     A model's `size` names a row of its SIZES. Its `classes` or `vocab_size`, where they
-    are None, are taken from the data's labels or from the tokenizer.
+    are None, are taken from the data's labels or from the tokenizer. classes: the names
+    of the labels, for inputs that write them; None: the data's, which is then read.
     """
     model, data = dict(settings["model"]), settings["data"]
     inputs, objective = settings["inputs"], settings["objective"]
@@ -268,8 +271,11 @@ def assemble(settings: Mapping[str, Any]) -> Parts:
             f"model.vocab_size is {model['vocab_size']}, fewer than the "
             f"tokenizer's {words} words"
         )
+    names = {}
+    if "classes" in fields(find("inputs", inputs["name"]).make):
+        names["classes"] = load_split("train").classes if classes is None else classes
     with blaming("inputs"):
-        make_inputs = part("inputs", inputs, tokenizer=tokenizer)()
+        make_inputs = part("inputs", inputs, tokenizer=tokenizer, **names)()
     net = part("model", model)()
     for name, spec in (settings.get("transforms") or {}).items():
         with blaming("transforms"):

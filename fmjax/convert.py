@@ -80,7 +80,7 @@ def load(
     settings["tokenizer"] = {"path": str(source)}
     for key, text in (overrides or {}).items():
         config.override(settings, key, text)
-    parts = config.assemble(settings)
+    parts = config.assemble(settings, names)
     if parts.net != net:
         raise config.ConfigError("--config.model.*: the checkpoint says what it is")
     report.replace(workdir / "tokenizer.json", tokenizer.to_str(pretty=True))

@@ -147,8 +147,8 @@ def open_run(workdir: str | pathlib.Path) -> Run:
     asked = settings | {"model": model}
     if settings["tokenizer"]:
         asked["tokenizer"] = {"path": str(folder / "tokenizer.json")}
-    parts = config.assemble(asked)
-    plan = config.bind("parallel", parallel.plan, settings["parallel"])()
     classes = tuple(record["classes"])
+    parts = config.assemble(asked, classes)
+    plan = config.bind("parallel", parallel.plan, settings["parallel"])()
     shapes = {key: tuple(shape) for key, shape in record["shapes"].items()}
     return Run(folder, settings, parts, plan, step.pure(parts.net), classes, shapes)

@@ -11,6 +11,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from experiments.t5 import run as t5
 from experiments.translation import dictionary, scores
+from fmjax import config, workdir
 from fmjax.metrics import exact_match
 
 PARTS = {
@@ -78,6 +79,17 @@ def test_numbers_are_those_of_the_texts_written(made):
         dictionary_ = results["systems"]["IBM Model 1, word by word"]
         assert dictionary_["bleu"]["value"] >= 0
         assert results["dictionary"] > 0
+
+
+def test_a_label_is_trained_on_as_the_name_that_it_is_compared_with(made):
+    name, root = made
+    if name == "t5":
+        run = workdir.open_run(root / "pretrained-0")
+        trained = config.assemble(config.load(f"{t5.BOOLQ}:tiny"))
+        for parts in (run.parts, trained):
+            row = parts.data("test").rows[0]
+            ids = parts.inputs(row, None)["targets"]
+            assert run.parts.tokenizer.decode(ids) == run.classes[row["label"]]
 
 
 SYSTEM = ["a b c d e f", "the cat sat on the mat", "x y z", "one two three four five"]

@@ -8,8 +8,12 @@
 
 '' starts from a run of configs/t5/pretrain.py, 'scratch' is the same network from
 random values. Any other text-to-text task is the same config with other templates:
---config.inputs.source='summarize: {text}' --config.inputs.target='{summary}'. None but
-':tiny', which needs no network, has been trained to the end here.
+--config.inputs.source='summarize: {text}' --config.inputs.target='{summary}'. ':tiny'
+needs no network.
+
+As run by `python -m experiments.t5.run` (one busy core, 3.5 minutes for both): accuracy
+0.622 on the 3,270 test questions from either start, which is that of the commoner
+answer. It fits a core's few minutes, not the task.
 """
 
 from ml_collections import ConfigDict
@@ -33,7 +37,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optim.clip = 1.0
     if arg == "tiny":
         c.data = dict(name="synthetic_text", size=64)
-        c.inputs.length, c.inputs.source = 32, "mood: {text}"
+        c.inputs.length, c.inputs.target_length = 32, 8
+        c.inputs.source = "mood: {text}"
     else:
         c.batch_size, c.steps = 32, "1 epoch"
         c.evaluate = dict(every="0.5 epochs", splits=("validation",), patience=None)

@@ -7,8 +7,12 @@
 '' is a small Transformer on the verses of two Bibles, split by book. 'base' and 'big'
 are the paper's sizes and recipe (section 5: Adam 0.9, 0.98, 1e-9; rate D^-0.5 times the
 smaller of n^-0.5 and n * 4000^-1.5; label smoothing 0.1; 25,000 tokens a side in a
-step) for pairs of your own as JSON lines: --config.data.path=wmt-{split}.jsonl. None
-but ':tiny', which needs no network, has been trained to the end here.
+step) for pairs of your own as JSON lines: --config.data.path=wmt-{split}.jsonl. ':tiny'
+needs no network.
+
+'' as run by `python -m experiments.translation.run` (one busy core, 26 minutes, one
+seed): BLEU 16.0 [15.5, 16.6] and chrF 38.1 [37.6, 38.6] with 4 beams on the 1,530 test
+verses. 'base' and 'big' have not been trained here.
 """
 
 from ml_collections import ConfigDict
