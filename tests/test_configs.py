@@ -7,11 +7,12 @@ import jax
 import pytest
 
 from fmjax import config, evaluate, predict, train
-from fmjax.models import clip, gpt, mae, t5, vit
+from fmjax.models import clip, gpt, mae, mobilenet, resnet, t5, vit
 from tests import runs
 
 # Config -> every other variant, at the size it is meant for.
 VARIANTS = {
+    "configs/alexnet/imagenet.py": ("",),
     "configs/bert/boolq.py": ("",),
     "configs/bert/choices.py": ("",),
     "configs/bert/pretrain.py": ("", "base", "large"),
@@ -24,7 +25,11 @@ VARIANTS = {
     "configs/cnn/fashion_mnist.py": ("classic", "two", "two-dense"),
     "configs/cnn/mnist.py": ("classic", "two", "two-dense"),
     "configs/gpt/language_model.py": ("", "chinese", *gpt.SIZES),
+    "configs/inception/imagenet.py": ("",),
     "configs/mae/imagenet.py": (*mae.SIZES,),
+    "configs/mobilenet/imagenet.py": (*mobilenet.SIZES,),
+    "configs/resnet/fashion_mnist.py": ("20", "plain-20", "56", "plain-56", "110"),
+    "configs/resnet/imagenet.py": (*resnet.LARGE,),
     "configs/simclr/imagenet.py": ("", "supervised"),
     "configs/t5/boolq.py": ("", "scratch"),
     "configs/t5/pretrain.py": ("", *t5.SIZES),
@@ -47,6 +52,14 @@ PUBLISHED = {
     ("configs/gpt/language_model.py", "gpt2-large"): 774_030_080,
     ("configs/gpt/language_model.py", "gpt2-xl"): 1_557_611_200,
     ("configs/gpt/language_model.py", "gpt3-175b"): 174_604_259_328,
+    # torchvision's
+    ("configs/alexnet/imagenet.py", ""): 61_100_840,
+    ("configs/inception/imagenet.py", ""): 27_161_264,
+    ("configs/mobilenet/imagenet.py", "1.0"): 3_504_872,
+    ("configs/resnet/imagenet.py", "50"): 25_557_032,
+    # by hand for colour (tests/models/test_convnets.py); grey has less in the stem
+    ("configs/resnet/fashion_mnist.py", "20"): 269_722 - 2 * 9 * 16,
+    ("configs/resnet/fashion_mnist.py", "plain-20"): 269_722 - 2 * 9 * 16,
     # https://arxiv.org/abs/2103.00020, the released files
     ("configs/clip/pairs.py", "B/32"): 151_277_313,
     # https://arxiv.org/abs/2205.01580: 22M; no class token, 1,000 classes
@@ -66,8 +79,10 @@ def test_every_config_is_listed():
 # parameters of every size are counted in tests/models.
 SIZES = {"gpt": gpt.SIZES, "t5": t5.SIZES, "vit": vit.SIZES, "mae": mae.SIZES}
 SIZES |= {"clip": clip.SIZES, "simclr": ("supervised",)}
+SIZES |= {"mobilenet": mobilenet.SIZES, "resnet": (*resnet.SIZES, "plain-56")}
 QUICK = {"gpt": ("gpt2", "gpt3-small"), "t5": ("small", "1.1-small")}
 QUICK |= {"vit": ("S/16",), "mae": ("B/16",), "clip": ("B/32",), "simclr": ()}
+QUICK |= {"mobilenet": ("1.0",), "resnet": ("50", "20", "plain-20")}
 
 
 def builds():

@@ -30,6 +30,7 @@ NAMES = {
     "clip": "configs/clip/pairs.py",
     "gpt": "configs/gpt/language_model.py",
     "mae": "configs/mae/imagenet.py",
+    "resnet": "configs/resnet/fashion_mnist.py",
     "simclr": "configs/simclr/imagenet.py",
     "t5": "configs/t5/pretrain.py",
     "translation": "configs/transformer/translation.py",
@@ -44,7 +45,7 @@ CASES = [
     # Losses over all rows of a batch, which accumulation would cut: two towers, and
     # batch statistics besides.
     *itertools.product(
-        ("clip", "simclr"),
+        ("clip", "resnet", "simclr"),
         [("jit", 8, 1, "fsdp"), ("pmap", 8, 1, "replicate")],
     ),
 ]
@@ -53,7 +54,7 @@ STEPS = 6
 
 def settings(model: str) -> dict:
     # A batch of 32 gives 8 devices x 4 microbatches a row each.
-    less = {} if model in ("cnn", "simclr") else {"model__depth": 1}
+    less = {} if model in ("cnn", "resnet", "simclr") else {"model__depth": 1}
     if model == "translation":
         # With the paper's 1e-9, Adam takes whole steps along what is mere rounding.
         less["optim__eps"] = 1e-6
@@ -104,7 +105,7 @@ def test_layouts_and_resumption(tmp_path, reference, model, layout):
         np.testing.assert_allclose(validation, want_validation, rtol=1e-6)
 
 
-@pytest.mark.parametrize("model", ["clip", "simclr"])
+@pytest.mark.parametrize("model", ["clip", "resnet", "simclr"])
 def test_what_accumulation_would_change_is_refused_at_start(tmp_path, model):
     with pytest.raises(config.ConfigError, match=r"accum=4 would .*set accum=1"):
         runs.run(tmp_path / "run", settings(model), accum=4)

@@ -88,8 +88,8 @@ def _inception_fields(shapes: Shapes) -> dict[str, Any]:
 
 def _inception_names(net: Any, naming: str) -> tuple[list[Layer], list[Entry]]:
     paths = [name for name, (channels, *_) in inception.STEM.items() if channels]
-    for block, branches in inception.MIXED.items():
-        for branch, inside in branches.items():
+    for block in net.blocks:
+        for branch, inside in inception.MIXED[block].items():
             for found, _ in inception.named(branch, inside):
                 paths += [f"{block}/{name}" for name in found]
     if net.auxiliary:

@@ -185,9 +185,10 @@ class Model(nn.Module):
     features=True: the pooled features [B, 2048 width].
 
     auxiliary: is there the second classifier, which only training uses? width: a factor
-    on all channels. transform_input: inputs that are normalised by ImageNet's mean and
-    deviation are turned into x / 127.5 - 1, which the first public weights were trained
-    on. frozen_norm keeps the running statistics in training too.
+    on all channels. blocks: which of MIXED, for a smaller net. transform_input: inputs
+    that are normalised by ImageNet's mean and deviation are turned into x / 127.5 - 1,
+    which the first public weights were trained on. frozen_norm keeps the running
+    statistics in training too.
 
     Raises ValueError, when traced, where inputs are not 4-dimensional, floating, or
     large enough, and where there is no auxiliary classifier to ask.
@@ -196,6 +197,7 @@ class Model(nn.Module):
     classes: int = 1000
     auxiliary: bool = True
     width: float = 1.0
+    blocks: tuple[str, ...] = tuple(MIXED)
     dropout: float = 0.5
     transform_input: bool = False
     frozen_norm: bool = False
@@ -225,8 +227,8 @@ class Model(nn.Module):
             layer = convolve(channels, kernel, stride, padding, name=name)
             x = layer(x, train=train)
         second = None
-        for name, branches in MIXED.items():
-            x = Mixed(branches, self.width, convolve, name=name)(x, train=train)
+        for name in self.blocks:
+            x = Mixed(MIXED[name], self.width, convolve, name=name)(x, train=train)
             asked = self.auxiliary and (both or self.is_initializing())
             if name == "Mixed_6e" and asked:
                 other = Auxiliary(self.classes, self.width, convolve, name="AuxLogits")
