@@ -2,8 +2,9 @@
 
     python -m fmjax.train --config configs/bert/boolq.py --workdir runs/boolq
 
-A pair of texts, question and passage. None but ':tiny', which needs no network, has
-been trained to the end here.
+A pair of texts, question and passage. Half a pass on one busy CPU core: 0.637
+[0.621, 0.654] in 609 s, one seed, below TF-IDF (experiments/boolq). ':tiny' needs no
+network.
 """
 
 from ml_collections import ConfigDict
@@ -16,18 +17,18 @@ def get_config(arg: str = "") -> ConfigDict:
     c.seed = 0
     c.model = dict(name="bert", size="minilm-l6", head="classify", vocab_size=None)
     c.model.classes, c.model.max_length = None, 512
-    c.model.dropout = c.model.attention_dropout = 0.1
+    c.model.dropout = c.model.attention_dropout = 0.0  # no question is seen twice
     c.objective = dict(name="classify")
     c.tokenizer = dict(path="all-MiniLM-L6-v2")
     c.data = dict(name="boolq")
-    c.inputs = dict(name="text", length=192)
+    c.inputs = dict(name="text", length=96)
     c.optim = dict(name="adamw", lr=1e-4, schedule="linear", warmup="10%")
     c.optim.weight_decay = 0.01
     c.optim.clip = 1.0
-    c.batch_size = 32
-    c.steps = "3 epochs"
+    c.batch_size = 16
+    c.steps = "0.5 epochs"
     c.accum = 1
-    c.evaluate = dict(every="0.5 epochs", splits=("validation",), patience=3)
+    c.evaluate = dict(every="0.5 epochs", splits=("validation",), patience=None)
     c.evaluate.metric = "validation/loss"
     c.checkpoint = dict(every="1 epoch", keep=1)
     c.log = dict(every="20 steps")

@@ -3,8 +3,9 @@
     python -m fmjax.train --config configs/bert/tagging.py --workdir runs/tagging
 
 Named entities and other labels of words are the same config with JSON lines of your own
-(`words`, `tags`): --config.data.name=records --config.data.path=ner-{split}.jsonl. None
-but ':tiny', which needs no network, has been trained to the end here.
+(`words`, `tags`): --config.data.name=records --config.data.path=ner-{split}.jsonl.
+8,000 sentences on one busy CPU core: accuracy 0.955 [0.954, 0.957] of words in 1,582 s,
+one seed (experiments/tagging). ':tiny' needs no network.
 """
 
 from ml_collections import ConfigDict
@@ -17,19 +18,18 @@ def get_config(arg: str = "") -> ConfigDict:
     c.seed = 0
     c.model = dict(name="bert", size="minilm-l6", head="tag", vocab_size=None)
     c.model.classes, c.model.max_length = None, 512
-    c.model.dropout = c.model.attention_dropout = 0.1
+    c.model.dropout = c.model.attention_dropout = 0.0  # no sentence is seen twice
     c.objective = dict(name="token_classify")
     c.tokenizer = dict(path="all-MiniLM-L6-v2")
     c.data = dict(name="brown")
-    c.inputs = dict(name="token_tags", length=64)
+    c.inputs = dict(name="token_tags", length=48)
     c.optim = dict(name="adamw", lr=3e-4, schedule="linear", warmup="10%")
     c.optim.weight_decay = 0.01
     c.optim.clip = 1.0
-    c.batch_size = 32
-    c.steps = "1 epoch"
+    c.batch_size = 16
+    c.steps = "500 steps"
     c.accum = 1
-    c.evaluate = dict(every="0.25 epochs", splits=("validation",), patience=3)
-    c.evaluate.metric = "validation/loss"
+    c.evaluate = dict(every="0.5 epochs", splits=())
     c.checkpoint = dict(every="1 epoch", keep=1)
     c.log = dict(every="20 steps")
     c.parallel = dict(how="jit", params="replicate")

@@ -2,8 +2,9 @@
 
     python -m fmjax.train --config configs/bert/topics.py:r8 --workdir runs/r8
 
-The variants are the data sets, with their published test splits. None but ':tiny',
-which needs no network, has been trained to the end here.
+The variants are the data sets, with their published test splits. One pass on one busy
+CPU core: R8 0.964 [0.956, 0.972] in 740 s, R52 0.865 [0.852, 0.878] in 652 s, one seed
+(experiments/topics). '20newsgroups' has not been tested here. ':tiny' needs no network.
 """
 
 from ml_collections import ConfigDict
@@ -16,18 +17,18 @@ def get_config(arg: str = "r8") -> ConfigDict:
     c.seed = 0
     c.model = dict(name="bert", size="minilm-l6", head="classify", vocab_size=None)
     c.model.classes, c.model.max_length = None, 512
-    c.model.dropout = c.model.attention_dropout = 0.1
+    c.model.dropout = c.model.attention_dropout = 0.0  # no text is seen twice
     c.objective = dict(name="classify")
     c.tokenizer = dict(path="all-MiniLM-L6-v2")
     c.data = dict(name="topics", dataset=arg)
-    c.inputs = dict(name="text", length=128)
+    c.inputs = dict(name="text", length=64)  # the beginning says it: 62 % are longer
     c.optim = dict(name="adamw", lr=2e-4, schedule="linear", warmup="10%")
     c.optim.weight_decay = 0.01
     c.optim.clip = 1.0
-    c.batch_size = 32
-    c.steps = "3 epochs"
+    c.batch_size = 16
+    c.steps = "1 epoch"
     c.accum = 1
-    c.evaluate = dict(every="0.5 epochs", splits=("validation",), patience=3)
+    c.evaluate = dict(every="0.5 epochs", splits=("validation",), patience=None)
     c.evaluate.metric = "validation/loss"
     c.checkpoint = dict(every="1 epoch", keep=1)
     c.log = dict(every="20 steps")
@@ -35,7 +36,7 @@ def get_config(arg: str = "r8") -> ConfigDict:
     c.init_from = dict(path="all-MiniLM-L6-v2", missing="^classify/", skip=None)
 
     if arg == "20newsgroups":
-        c.inputs.length = 192
+        c.inputs.length = 96
 
     if arg == "tiny":
         c.data = dict(name="synthetic_text", classes=4, size=64)
