@@ -1,5 +1,6 @@
 """The READMEs: equal in both languages, and true of the code and of the results."""
 
+import importlib
 import json
 import pathlib
 import re
@@ -7,7 +8,6 @@ import re
 import pytest
 
 from fmjax import cli, config
-from fmjax.models import bert, cnn, gpt, t5, transformer
 from tests import runs
 
 ENGLISH = (runs.ROOT / "README.md").read_text("utf-8")
@@ -50,14 +50,15 @@ def test_links_lead_to_files(path):
 def test_the_tables_name_everything_there_is():
     for verb in cli.VERBS:
         assert f"| `{verb} " in ENGLISH
-    for kind in ("model", "objective", "data", "inputs", "metrics"):
+    for kind in ("model", "objective", "data", "inputs", "metrics", "transforms"):
         package = config.PARTS[kind][0].replace(".", "/")
         for file in (runs.ROOT / package).glob("*.py"):
             shared = kind == "metrics" and file.stem in ("bootstrap", "calibration")
             if file.stem != "__init__" and not shared:
                 assert f"`{file.stem}`" in ENGLISH, file
-    for module in (bert, cnn, gpt, t5, transformer):
-        for size in module.SIZES:
+    for file in (runs.ROOT / "fmjax/models").glob("*.py"):
+        module = importlib.import_module(f"fmjax.models.{file.stem}")
+        for size in getattr(module, "SIZES", ()):
             assert re.search(rf"[ (]{re.escape(size)}[,)]", ENGLISH), size
     for name in runs.CONFIGS:
         assert f"({name})" in ENGLISH
