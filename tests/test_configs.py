@@ -15,6 +15,7 @@ VARIANTS = {
     "configs/alexnet/imagenet.py": ("",),
     "configs/bert/boolq.py": ("",),
     "configs/bert/choices.py": ("",),
+    "configs/bert/peft.py": ("full", "lora", "prompt"),
     "configs/bert/pretrain.py": ("", "base", "large"),
     "configs/bert/questions.py": ("",),
     "configs/bert/sentiment.py": ("", "scratch", "minilm"),

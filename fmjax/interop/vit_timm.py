@@ -63,7 +63,7 @@ HARMLESS = (
 )
 TOP = (
     *("architecture", "num_classes", "num_features", "global_pool", "model_args"),
-    *("pretrained_cfg", "label_names", "label_descriptions"),
+    *("pretrained_cfg", "label_names", "label_descriptions", "dtype"),
 )
 
 

@@ -266,14 +266,14 @@ def test_positions_follow_another_size_of_image_where_asked(tmp_path):
     net = vit.Model(**SMALL | dict(image=(8, 8)), classes=5)
     variables = started(net)
     interop.save(tmp_path, net, variables)
-    larger = started(net.clone(image=(12, 12)))["params"]
-    larger = jax.tree.map(jax.numpy.asarray, larger)
+    large = net.clone(image=(12, 12))
+    larger = jax.tree.map(jax.numpy.asarray, started(large)["params"])
     asked = dict(path=str(tmp_path), missing="classify")
     with pytest.raises(
         config.ConfigError, match=r"positions is \(5, 12\) .*\(10, 12\)"
     ):
-        initial.init_from(larger, **asked)
-    found, report = initial.init_from(larger, **asked, resample="positions$")
+        initial.init_from(larger, large, **asked)
+    found, report = initial.init_from(larger, large, **asked, resample="positions$")
     assert report["fresh"] == ["classify/bias", "classify/kernel"]
     own = variables["params"]
     want = patches.fit(own["embed"]["positions"], 10)
@@ -282,7 +282,7 @@ def test_positions_follow_another_size_of_image_where_asked(tmp_path):
     with pytest.raises(
         config.ConfigError, match=r"init_from\.resample, .*bias: 12 pos"
     ):
-        initial.init_from(larger, **asked, resample="bias$")
+        initial.init_from(larger, large, **asked, resample="bias$")
 
 
 def test_a_text_without_an_end_has_no_public_pooling(tmp_path):

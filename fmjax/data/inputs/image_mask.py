@@ -22,7 +22,7 @@ def make(
     resample: str = "bilinear",
     flip: bool = False,
     jitter: Sequence[float] | None = None,
-    classes: int | None = None,
+    classes: int | Sequence[str] | None = None,
     threads: int = 1,
 ) -> Callable[[Row, np.random.Generator | None], dict[str, Any]]:
     """Rows of `image` uint8 [h, w, C] and `mask` uint8 [h, w] of class numbers.
@@ -31,13 +31,14 @@ def make(
         random resized crop with a share of the image within `area`; in evaluation, and
         without `area`, whole, whatever that does to the proportions. The mask goes
         along, by its nearest pixel, and is mirrored with the image (`flip`).
-    jitter: of colours, as in `images.augment.Changes`. classes: where given, a mask
-        must have no number from there up but 255. threads: as in `inputs/image`.
+    jitter: of colours, as in `images.augment.Changes`. classes: how many, or their names;
+        where given, a mask must have no number from there up but 255. threads: as in `inputs/image`.
 
     Returns inputs float32 [H, W, C], (x / 255 - mean) / std; targets int32 [H, W] and
     weights float32 [H, W], which are 0 where the mask says 255. A row without a mask
     (prediction) has weights 0. Raises ValueError, naming the row, for other masks.
     """
+    number = classes if isinstance(classes, int) or not classes else len(classes)
     scaled = scaler(mean, std)
     changes = augment.changes(
         size, area=area, resample=resample, flip=flip, jitter=jitter
@@ -54,11 +55,11 @@ def make(
                 f"{name}: `mask` is {mask.dtype} {mask.shape}, not uint8 "
                 f"{image.shape[:2]} like its image"
             )
-        if classes is not None:
-            odd = np.unique(mask[(mask >= classes) & (mask != IGNORED)])
+        if number:
+            odd = np.unique(mask[(mask >= number) & (mask != IGNORED)])
             if len(odd):
                 raise ValueError(
-                    f"{name}: class {odd[0]} in the mask, and there are {classes}"
+                    f"{name}: class {odd[0]} in the mask, and there are {number}"
                 )
         image, mask = augment.together(image, mask, rng, changes)
         real = mask != IGNORED
