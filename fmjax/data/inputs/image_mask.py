@@ -31,8 +31,9 @@ def make(
         random resized crop with a share of the image within `area`; in evaluation, and
         without `area`, whole, whatever that does to the proportions. The mask goes
         along, by its nearest pixel, and is mirrored with the image (`flip`).
-    jitter: of colours, as in `images.augment.Changes`. classes: how many, or their names;
-        where given, a mask must have no number from there up but 255. threads: as in `inputs/image`.
+    jitter: of colours, as in `images.augment.Changes`. classes: how many, or their
+        names; where given, a mask must have no number from there up but 255. threads:
+        as in `inputs/image`.
 
     Returns inputs float32 [H, W, C], (x / 255 - mean) / std; targets int32 [H, W] and
     weights float32 [H, W], which are 0 where the mask says 255. A row without a mask
