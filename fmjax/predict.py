@@ -61,22 +61,30 @@ def read_lines(
 ) -> Iterator[dict[str, Any]]:
     """Rows from text lines: a JSON object with the text `needed`, or the line itself.
 
-    Raises ConfigError naming the file and the line.
+    Raises ConfigError naming the file and the line, of one that is not UTF-8 too.
     """
-    for number, line in enumerate(lines, 1):
-        line = line.strip()
-        if line.startswith("{"):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise config.ConfigError(
-                    f"{name}:{number}: not JSON: {error}"
-                ) from error
-            if needed and not isinstance(row.get(needed), str):
-                raise config.ConfigError(f"{name}:{number}: no text in {sorted(row)}")
-            yield row
-        elif line:
-            yield {"text": line}
+    number = 0
+    try:
+        for number, line in enumerate(lines, 1):
+            if row := _row(line.strip(), f"{name}:{number}", needed):
+                yield row
+    except UnicodeDecodeError as error:
+        raise config.ConfigError(
+            f"{name}: not UTF-8 somewhere after line {number}: {error}; convert it "
+            "first, e.g. iconv -f latin1 -t utf-8"
+        ) from error
+
+
+def _row(line: str, where: str, needed: str | None) -> dict[str, Any] | None:
+    if not line.startswith("{"):
+        return {"text": line} if line else None
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise config.ConfigError(f"{where}: not JSON: {error}") from error
+    if needed and not isinstance(row.get(needed), str):
+        raise config.ConfigError(f"{where}: no text in {sorted(row)}")
+    return row
 
 
 def read_image(path: str, shape: Sequence[int], resize: bool = True) -> dict[str, Any]:

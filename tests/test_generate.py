@@ -1,11 +1,12 @@
 """The verb that writes: prompts, sources, a split with metrics; on tiny runs."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
-from fmjax import cli, config, generate
+from fmjax import cli, config, convert, generate
 from fmjax import workdir as workdirs
 from tests.runs import run, tiny
 
@@ -111,3 +112,100 @@ def test_what_can_not_write_says_so(trained, capsys):
         )
     assert stopped.value.code == 2
     assert "give a temperature" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained, tmp_path_factory):
+    """A function of a name in NAMES: the run as a public checkpoint's folder."""
+    folder, done = tmp_path_factory.mktemp("public"), set()
+
+    def get(name):
+        if name not in done:
+            convert.save(trained(name), folder / name)
+            done.add(name)
+        return folder / name
+
+    return get
+
+
+def settle(folder, **settings):
+    (folder / "generation_config.json").write_text(json.dumps(settings))
+
+
+def test_a_public_checkpoint_writes_without_a_run(checkpoint, trained, capsys):
+    folder = checkpoint("translation")
+    own = json.loads((folder / "config.json").read_text())
+    names = ("eos_token_id", "decoder_start_token_id", "pad_token_id")
+    ids = {name: own[name] for name in names}
+    settle(folder, **ids, num_beams=2, max_length=7)
+    texts = ["the lamp of the night", "a fine river"]
+    assert generate.main(["--checkpoint", str(folder), *texts]) == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    rows = [{"text": text} for text in texts]
+    assert [one["text"] for one in said] == texts
+    run = generate.generate(trained("translation"), rows, length=6, beams=2)
+    assert [one["generated"] for one in said] == [one["generated"] for one in run]
+    # What is given wins over what the checkpoint says.
+    one = generate.generate(None, rows, checkpoint=folder, length=3, beams=1)
+    assert max(row["tokens"] for row in one) <= 3
+
+
+def test_a_decoder_s_checkpoint_goes_on_from_prompts(checkpoint, trained):
+    folder = checkpoint("gpt")
+    end = json.loads((folder / "config.json").read_text())["eos_token_id"]
+    settle(folder, eos_token_id=end, do_sample=True, top_k=3, max_new_tokens=5)
+    rows = [{}, {"text": "the great"}]
+    found = generate.generate(None, rows, checkpoint=folder, temperature=0.0)
+    run = generate.generate(trained("gpt"), rows, length=5)
+    assert [a["generated"] for a in found] == [b["generated"] for b in run]
+    sampled = [
+        generate.generate(None, rows, checkpoint=folder, seed=seed)
+        for seed in (1, 1, 2)
+    ]
+    assert sampled[0] == sampled[1] != sampled[2]
+    settle(folder, eos_token_id=end, no_repeat_ngram_size=2)
+    with pytest.raises(ValueError, match="no_repeat_ngram_size = 2"):
+        generate.generate(None, rows, checkpoint=folder)
+    made = generate.generate(
+        None, rows, checkpoint=folder, without=["no_repeat_ngram_size"], length=2
+    )
+    assert len(made) == 2
+
+
+def test_bad_texts_are_told(checkpoint, trained, tmp_path):
+    source = checkpoint("translation")
+    settle(source, decoder_start_token_id=0)
+    with pytest.raises(config.ConfigError, match="no eos_token_id"):
+        generate.generate(None, [{"text": "a"}], checkpoint=source)
+    folder = checkpoint("gpt")
+    settle(folder)
+    long = [{"text": "the great " * 200}]
+    for given in (dict(workdir=None, checkpoint=folder), dict(workdir=trained("gpt"))):
+        with pytest.raises(ValueError, match=r"positions.*truncate (it|them)"):
+            generate.generate(**given, rows=long, length=3)
+        with pytest.raises(ValueError, match="half of a surrogate pair"):
+            generate.generate(**given, rows=[{"text": "a \ud800"}], length=3)
+    latin = tmp_path / "latin.txt"
+    latin.write_bytes("one\ncaf\xe9\n".encode("latin-1"))
+    with pytest.raises(config.ConfigError, match=r"latin\.txt: not UTF-8"):
+        generate.main(["--workdir", str(trained("gpt")), "--input", str(latin)])
+    with pytest.raises(config.ConfigError, match="fmjax convert"):
+        generate.main(["--checkpoint", str(folder), "--split", "test"])
+    with pytest.raises(config.ConfigError, match="--workdir, or a public"):
+        generate.generate(None, [{"text": "a"}])
+
+
+def test_a_tokenizer_of_another_checkpoint_is_refused(checkpoint, tmp_path):
+    folder = tmp_path / "mixed"
+    shutil.copytree(checkpoint("gpt"), folder)
+    settings = json.loads((folder / "config.json").read_text())
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append(
+        tokenizer["added_tokens"][0]
+        | {"id": settings["vocab_size"] + 3, "content": "<far>"}
+    )
+    vocab = tokenizer["model"]["vocab"]
+    vocab["<far>"] = settings["vocab_size"] + 3
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match="does not match the checkpoint"):
+        generate.generate(None, [{"text": "a"}], checkpoint=folder)
