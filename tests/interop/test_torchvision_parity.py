@@ -4,7 +4,6 @@ import importlib.util
 
 import numpy as np
 import pytest
-import safetensors.torch
 
 from fmjax.interop import torchvision
 from tests.golden import convnet_cases as cases
@@ -14,6 +13,8 @@ pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch", reason="needs torch and timm")
 if importlib.util.find_spec("timm") is None:
     pytest.skip("needs torch and timm", allow_module_level=True)
+
+import safetensors.torch  # noqa: E402  (imports torch)
 
 from tests.golden import convnet_reference as reference  # noqa: E402
 
