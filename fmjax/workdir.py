@@ -120,7 +120,7 @@ class Run(NamedTuple):
             tree, parallel.shardings(tree, tree["params"], self.plan)
         )
         params = tree["params"]
-        thinned = (self.settings["checkpoint"] or {}).get("trained_only", False)
+        thinned = (self.settings.get("checkpoint") or {}).get("trained_only", False)
         if thinned:
             optim_of = self.settings["optim"]
             on = optim.trained(params, optim_of.get("freeze"), optim_of.get("train"))

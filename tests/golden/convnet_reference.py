@@ -219,8 +219,9 @@ def compute(case, net, images, label):
             hooks.append(module.register_forward_hook(keep))
     both = dict(case.fields).get("both", False)
     net.eval()
-    outputs = [net(images)]
-    if both:  # in evaluation timm leaves the second one out
+    first = net(images)
+    outputs = [first[0] if isinstance(first, tuple) else first]
+    if both:  # in evaluation some versions of timm leave the second one out
         at_17 = []
         hook = net.Mixed_6e.register_forward_hook(lambda *a: at_17.append(a[2]))
         net(images)
