@@ -140,7 +140,7 @@ def test_normalised_queries_and_keys_do_not_see_the_kernels_scale():
     x = jax.random.normal(jax.random.key(1), (2, 3, 8))
     variables = jax.jit(net.init)(jax.random.key(0), x)
     out, kept = net.apply(variables, x)
-    np.testing.assert_allclose(kept["key"].std(-1), np.ones((2, 3, 2)), rtol=1e-4)
+    np.testing.assert_allclose(kept["key"].std(-1), np.ones((2, 2, 3)), rtol=1e-4)
     for name in ("query", "key"):
         variables["params"][name]["kernel"] *= 7
     np.testing.assert_allclose(net.apply(variables, x)[0], out, rtol=1e-4, atol=1e-6)
