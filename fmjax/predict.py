@@ -66,7 +66,8 @@ def read_lines(
     number = 0
     try:
         for number, line in enumerate(lines, 1):
-            if row := _row(line.strip(), f"{name}:{number}", needed):
+            row = _row(line.strip(), f"{name}:{number}", needed)
+            if row is not None:
                 yield row
     except UnicodeDecodeError as error:
         raise config.ConfigError(

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from fmjax import cli, config, convert, generate
+from fmjax import cli, config, convert, generate, predict
 from fmjax import workdir as workdirs
 from tests.runs import run, tiny
 
@@ -185,6 +185,9 @@ def test_bad_texts_are_told(checkpoint, trained, tmp_path):
             generate.generate(**given, rows=long, length=3)
         with pytest.raises(ValueError, match="half of a surrogate pair"):
             generate.generate(**given, rows=[{"text": "a \ud800"}], length=3)
+    # An empty object is an empty prompt, an empty line is nothing.
+    lines = ["{}", "", "a"]
+    assert [*predict.read_lines(lines, "in", needed=None)] == [{}, {"text": "a"}]
     latin = tmp_path / "latin.txt"
     latin.write_bytes("one\ncaf\xe9\n".encode("latin-1"))
     with pytest.raises(config.ConfigError, match=r"latin\.txt: not UTF-8"):
