@@ -17,12 +17,12 @@ from flax.typing import Dtype, Initializer
 def moments(x: jax.Array, axis: str | None = None) -> tuple[jax.Array, jax.Array, int]:
     """(mean, variance, count) of each channel of x, [..., C], over all other axes.
 
-    axis: a mapped device axis that the rows are cut along too. float32; the variance is
-    that of the batch, divided by the count. Two passes, because E[x^2] - E[x]^2 loses
-    digits where the mean is large against the deviation.
+    axis: a mapped device axis that the rows are cut along too. float32 at least; the
+    variance is that of the batch, divided by the count. Two passes, because
+    E[x^2] - E[x]^2 loses digits where the mean is large against the deviation.
     """
     everywhere = (lambda a: jax.lax.pmean(a, axis)) if axis else (lambda a: a)
-    x = x.astype(jnp.float32)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     reduced = tuple(range(x.ndim - 1))
     mean = everywhere(x.mean(reduced))
     variance = everywhere(jnp.square(x - mean).mean(reduced))
@@ -36,7 +36,8 @@ class BatchNorm(nn.Module):
     x: [..., C], floating; the same shape comes back, in `dtype`. In training x is
     normalised by its own mean and variance, and the running ones move towards them by
     1 - momentum, the variance unbiased (algorithm 2, step 10; as in torch). Otherwise,
-    and always where `frozen`, the running ones serve and stay. Statistics are float32.
+    and always where `frozen`, the running ones serve and stay. All of them are float32
+    at least.
 
     Raises ValueError, when traced in training, where a channel has one value only, and
     where gradient accumulation cuts the batch: statistics of a part are another model.
@@ -65,7 +66,7 @@ class BatchNorm(nn.Module):
             running_var.value = move(running_var.value, var * (count / (count - 1)))
         else:
             mean, var = running_mean.value, running_var.value
-        centred = x.astype(jnp.float32) - mean
+        centred = x.astype(mean.dtype) - mean
         return (centred * (jax.lax.rsqrt(var + self.eps) * scale) + bias).astype(
             self.dtype
         )

@@ -2,6 +2,8 @@
 
 import importlib.util
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,6 +21,17 @@ import safetensors.torch  # noqa: E402  (imports torch)
 from tests.golden import convnet_reference as reference  # noqa: E402
 
 
+def gradients_in_float64(case, net, variables, images, label):
+    """By name. In float32 a ReLU near 0 falls on one side here, and there on the other:
+    torch's own gradients of MobileNetV2 are then 1 % from its float64's."""
+    with jax.enable_x64(True):
+        double = lambda array: jnp.asarray(array, jnp.float64)  # noqa: E731
+        variables = jax.tree.map(double, variables)
+        net = net.clone(dtype="float64")
+        found = cases.ours(case, net, variables, double(images), label)
+    return {name: array for name, array in found.items() if name.startswith("grad/")}
+
+
 @pytest.mark.parametrize("name", [*cases.CASES, *cases.FULL])
 def test_equals_torch(name, tmp_path):
     case = (cases.CASES | cases.FULL)[name]
@@ -30,11 +43,12 @@ def test_equals_torch(name, tmp_path):
     assert report.unknown == report.unused == report.missing == ()
 
     images, label = cases.inputs(case, net.classes)
-    expected, unsteady = reference.exactly(case, images, label)
-    got = cases.ours(case, net, variables, images, label)
+    expected, _ = reference.exactly(case, images, label)
+    got = cases.ours(case, net, variables, images, label, gradients=False)
+    got |= gradients_in_float64(case, net, variables, images, label)
     assert set(expected) == set(got), sorted(set(expected) ^ set(got))
     found = cases.differences(expected, got)
-    print(name, cases.assert_within_bars(found, case.tiny, unsteady))
+    print(name, cases.assert_within_bars(found, case.tiny))
 
     torchvision.save(tmp_path / "a.safetensors", net, variables, naming=case.naming)
     back = safetensors.torch.load_file(tmp_path / "a.safetensors")
@@ -55,8 +69,6 @@ def test_equals_torch(name, tmp_path):
     [("resnet101", "101"), ("resnet152", "152"), ("mobilenetv2_140", "1.4")],
 )
 def test_names_and_shapes_of_the_other_sizes_are_timm_s(name, kind):
-    import jax
-
     from fmjax.interop.torchvision_names import FAMILIES
     from fmjax.models import mobilenet, resnet
 
