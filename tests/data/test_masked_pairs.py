@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from fmjax.data import tokenizer
+from fmjax.data import tokenizer, vocabulary
 from fmjax.data.inputs import masked_pairs
 from fmjax.data.sources import sentence_pairs
 
@@ -30,7 +30,7 @@ def examples(rows, words, **fields):
 
 def test_statistics_80_10_10_of_15_percent(rows, words):
     mask_id = tokenizer.role(words, "mask")
-    specials = [words.token_to_id(name) for name in tokenizer.SPECIALS]
+    specials = [words.token_to_id(name) for name in vocabulary.SPECIALS]
     counts = np.zeros(3)
     asked = 0
     seen_random = set()
