@@ -5,9 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from fmjax.data import tokenizer, vocabulary
+from fmjax.data import tokenizer
 from fmjax.data.inputs import masked_pairs
 from fmjax.data.sources import sentence_pairs
+from fmjax.data.vocabulary import SPECIALS
 
 CORPUS = {"name": "synthetic_text", "size": 200, "length": 6, "classes": 4}
 
@@ -30,7 +31,7 @@ def examples(rows, words, **fields):
 
 def test_statistics_80_10_10_of_15_percent(rows, words):
     mask_id = tokenizer.role(words, "mask")
-    specials = [words.token_to_id(name) for name in vocabulary.SPECIALS]
+    specials = [words.token_to_id(name) for name in SPECIALS]
     counts = np.zeros(3)
     asked = 0
     seen_random = set()
