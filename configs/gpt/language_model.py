@@ -72,8 +72,8 @@ def get_config(arg: str = "") -> ConfigDict:
         c.data.corpus = dict(name="peoples_daily")
         c.tokenizer = dict(kind="characters", vocab_size=4096, cased=True)
         c.model.depth = 3
-        c.steps = "0.6 epochs"
-        c.evaluate.every = "0.15 epochs"
+        c.steps = "6 epochs"
+        c.evaluate.every = "0.5 epochs"
     if arg in SIZES:
         rate, tokens = RATES[arg]
         length = SIZES[arg]["max_length"]

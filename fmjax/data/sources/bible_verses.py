@@ -4,6 +4,7 @@ The King James Version and the Reina-Valera of 1909, both in the public domain, 
 Debian's sword-text packages, read by pysword (the `data` extra).
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,9 @@ def _read(folder: Path, module: str) -> Iterator[tuple[tuple[str, int, int], str
     modules = SwordModules(str(folder))
     modules.parse_modules()
     bible = modules.get_bible_from_module(module)
+    # A block holds a book, and pysword unpacks it anew for each verse: minutes in all.
+    if unpack := getattr(bible, "_decompress", None):
+        bible._decompress = functools.lru_cache(maxsize=2)(unpack)
     for books in bible.get_structure().get_books().values():
         for book in books:
             for chapter in range(1, book.num_chapters + 1):
