@@ -19,11 +19,6 @@ from fmjax import workdir as workdirs
 from fmjax.data import batches
 
 
-def compile_eval(apply: Callable, objective: Callable) -> Callable:
-    """run(params, extras, batch) -> sums, compiled once for all sets of one shape."""
-    return jax.jit(functools.partial(step.eval_step, apply=apply, objective=objective))
-
-
 def sums_over(
     run: Callable, params: Any, extras: Any, data: batches.Batches, plan: parallel.Plan
 ) -> dict[str, float]:
@@ -77,7 +72,7 @@ def evaluate(
     if metrics is None:
         objective = config.find("objective", run.settings["objective"]["name"])
         metrics = getattr(objective, "METRICS", ())
-    compiled = compile_eval(run.apply, run.parts.objective)
+    compiled = step.measurer(run.apply, run.parts.objective)
     results: dict[str, dict[str, Any]] = {}
     for split in splits:
         source = run.parts.data(split)

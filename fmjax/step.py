@@ -105,7 +105,8 @@ def train_step(
 
     # Weights depend on the batch alone (the contract), so the compiler drops all of
     # this evaluation but the few operations that lead to them.
-    losses, _, _ = objective(apply, state.params, state.extras, batch, None)
+    measure = measurer(apply, objective)
+    losses = measure(state.params, state.extras, batch)["losses"]
     totals = everywhere({name: weight for name, (_, weight) in losses.items()})
     totals = jax.tree.map(lambda w: jnp.where(w > 0, w, 1.0), totals)
 
@@ -118,7 +119,8 @@ def train_step(
         return loss, ({"losses": losses, "metrics": metrics}, extras)
 
     # Batch statistics are of the whole batch: the norms hear how it is cut.
-    gradient = batch_norm.over(axis, accum)(jax.grad(loss_of, has_aux=True))
+    # Nested jits are traced once for all their calls.
+    gradient = jax.jit(batch_norm.over(axis, accum)(jax.grad(loss_of, has_aux=True)))
     if accum == 1:
         grads, (sums, extras) = gradient(state.params, state.extras, batch, key)
     else:
@@ -153,6 +155,12 @@ def eval_step(params, extras, batch, *, apply: Callable, objective: Callable) ->
     """The sums of one batch without training; nothing is divided."""
     losses, metrics, _ = objective(apply, params, extras, batch, None)
     return {"losses": losses, "metrics": metrics}
+
+
+@functools.lru_cache(maxsize=4)
+def measurer(apply: Callable, objective: Callable) -> Callable:
+    """eval_step of these two, compiled; the same one again for the same two."""
+    return jax.jit(functools.partial(eval_step, apply=apply, objective=objective))
 
 
 def means(sums: Sums) -> dict[str, float]:

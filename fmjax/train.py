@@ -137,12 +137,8 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
     apply = stepping.pure(parts.net)
     create = functools.partial(stepping.create, init, tx)
     state = jax.eval_shape(create, jax.random.key(seed))
-    measured = jax.eval_shape(
-        functools.partial(stepping.eval_step, apply=apply, objective=parts.objective),
-        state.params,
-        state.extras,
-        sample,
-    )
+    measure = stepping.measurer(apply, parts.objective)
+    measured = jax.eval_shape(measure, state.params, state.extras, sample)
     check_watch(watch, measured)
     step = functools.partial(
         stepping.train_step,
@@ -152,6 +148,7 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
         trainable=trainable,
         accum=settings["accum"],
     )
+    step = jax.jit(step, static_argnames="axis")  # traced once, whoever asks first
     if settings["accum"] > 1:  # which batch statistics and coupled rows do not bear
         with config.blaming("accum"):
             jax.eval_shape(step, state, sample)
@@ -260,7 +257,7 @@ def train(
         f"{plan.mesh.size} x {jax.devices()[0].device_kind}, compiled in "
         f"{cost['compile_seconds']:.1f} s, {f'from step {start}' if start else 'new'}"
     )
-    run_eval = evaluation.compile_eval(setup.apply, setup.parts.objective)
+    run_eval = stepping.measurer(setup.apply, setup.parts.objective)
     fetch = lambda step: devices.put(setup.train_set.at(step), plan)  # noqa: E731
     coming = batches.ahead(fetch, start, total)
     pending = None  # the last step's sums: read while the device does the next step
