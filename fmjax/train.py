@@ -148,10 +148,10 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
         trainable=trainable,
         accum=settings["accum"],
     )
-    step = jax.jit(step, static_argnames="axis")  # traced once, whoever asks first
+    traced = jax.jit(step, static_argnames="axis")  # once, whoever asks first
     if settings["accum"] > 1:  # which batch statistics and coupled rows do not bear
         with config.blaming("accum"):
-            jax.eval_shape(step, state, sample)
+            jax.eval_shape(traced, state, sample)
     return Setup(
         parts,
         plan,
@@ -164,7 +164,7 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
         each,
         apply,
         create,
-        step,
+        traced,
         rate,
         devices.abstract(state, devices.shardings(state, state.params, plan)),
         sample,
