@@ -3,7 +3,8 @@
 A workdir holds `checkpoints/STEP` (whole states, the last few, each with a small
 `progress` record) and `best/STEP` (the weights, averaged ones where the run averages,
 that were best by the watched metric). A save is asynchronous and atomic: a step's
-folder has its final name only once it is whole.
+folder has its final name only once it is whole, with the digests of all it holds. A
+step that is not as it was written is never used: the newest good one is.
 """
 
 from __future__ import annotations
@@ -14,20 +15,40 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
-from fmjax import optim
+from fmjax import digests, optim
 from fmjax.config import ConfigError
+from fmjax.digests import Damaged
 
 
 class Checkpoints:
     """The checkpoints of one workdir; close() waits for what is being written."""
 
     def __init__(self, workdir: str | pathlib.Path, *, keep: int = 2):
-        root = pathlib.Path(workdir).absolute()
-        options = ocp.CheckpointManagerOptions
-        last, best = options(max_to_keep=keep), options(max_to_keep=1)
-        self.last = ocp.CheckpointManager(root / "checkpoints", options=last)
-        self.best = ocp.CheckpointManager(root / "best", options=best)
+        self.root = pathlib.Path(workdir).absolute()
+        self.noted: dict[str, tuple] = {}  # of what is being saved, by folder
+        self.damaged: list[str] = []  # steps that restore passed over, and why
+        self.last = self._manager("checkpoints", keep)
+        self.best = self._manager("best", 1)
+
+    def _manager(self, name: str, keep: int) -> ocp.CheckpointManager:
+        def complete():  # called when all files are there, before the final renaming
+            step = self.noted[name][0]
+            halves = (self.root / name).glob(f"{step}.orbax-checkpoint-tmp*")
+            newest = max(halves, key=lambda path: path.stat().st_mtime)
+            digests.write(newest, *self.noted[name])
+
+        told = ocp.AsyncOptions(post_finalization_callback=complete)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, async_options=told)
+        return ocp.CheckpointManager(self.root / name, options=options)
+
+    def _save(self, name: str, step: int, tree: Any, items: Any, progress=None) -> None:
+        manager = {"checkpoints": self.last, "best": self.best}[name]
+        manager.wait_until_finished()
+        self.noted[name] = step, digests.start(tree), progress
+        mark = {digests.MARK: True}
+        manager.save(step, args=items, custom_metadata=mark, force=True)
 
     def step(self) -> int | None:
         """The newest step that is whole, or None."""
@@ -44,7 +65,7 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
         )
         self.best.wait_until_finished()  # progress must not tell of a best that is not
-        self.last.save(step, args=items, force=True)
+        self._save("checkpoints", step, state, items, digests.of_json(progress))
 
     def save_best(self, step: int, params: Any, extras: Any) -> None:
         """Starts writing the weights to evaluate and to predict with."""
@@ -55,21 +76,51 @@ class Checkpoints:
             # time could finish in unlike orders and wait for each other for ever.
             if jax.process_count() > 1:
                 self.last.wait_until_finished()
-            self.best.save(step, args=items, force=True)
+            self._save("best", step, weights, items)
+
+    def check(self) -> None:
+        """Raises what went wrong in the saves under way, such as a full disk."""
+        for manager in (self.last, self.best):
+            manager.check_for_errors()
 
     def restore(self, abstract: Any) -> tuple[Any, dict]:
-        """(state, progress) of the newest step, on `abstract`'s shapes and shardings.
+        """(state, progress) of the newest good step, on `abstract`'s shapes and places.
 
-        Any number of devices may have saved it. Raises ConfigError where parameters
-        differ by name or shape from the saved ones.
+        Any number of devices may have saved it. Newer steps that are damaged are put
+        aside, into the workdir's folder damaged/, and said in `damaged`. Raises
+        ConfigError where every step is damaged, and where parameters differ by name or
+        shape from the saved ones.
         """
-        step = self.step()
-        check(self.last.directory / str(step) / "state", abstract.params)
-        items = ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore()
-        )
-        found = self.last.restore(step, args=items)
-        return found["state"], found["progress"]
+        bad = []
+        for step in sorted(self.last.all_steps(), reverse=True):
+            folder = self.root / "checkpoints" / str(step)
+            try:
+                state, progress = _read(folder, abstract)
+                break
+            except Damaged as error:
+                bad.append(folder)
+                self.damaged.append(f"{folder}: {error}")
+        else:
+            raise ConfigError(
+                "every step is damaged, and nothing is started over them: give back a "
+                f"copy, or take another --workdir. {'; '.join(self.damaged)}"
+            )
+        if (best := self.best_step()) is not None:
+            folder = self.root / "best" / str(best)
+            try:
+                digests.agreed(folder)
+            except Damaged as error:
+                bad.append(folder)
+                self.damaged.append(f"{folder}: {error}; the best is looked for anew")
+                progress = progress | {"best": None, "best_step": 0}
+        if bad:
+            if jax.process_index() == 0:
+                for folder in bad:
+                    digests.put_aside(folder)
+            multihost_utils.sync_global_devices("damaged steps are put aside")
+            self.last.reload()
+            self.best.reload()
+        return state, progress
 
     def close(self) -> None:
         for manager in (self.last, self.best):
@@ -117,13 +168,51 @@ def weights(workdir: str | pathlib.Path, abstract: Any = None) -> dict[str, Any]
     steps = [int(p.name) for p in root.glob("*") if p.name.isdigit()]
     if not steps:
         raise ConfigError(f"{workdir} holds no trained weights (no step in best/)")
-    folder = root / str(max(steps)) / "weights"
-    if abstract is None:
-        mesh = jax.make_mesh((jax.device_count(),), ("all",))
-        whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-        place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole)  # noqa: E731
-        abstract = jax.tree.map(place, shapes_of(folder))
+    folder = root / str(max(steps))
+    try:
+        return _read(folder, abstract)[0]
+    except Damaged as error:
+        raise ConfigError(f"{folder} is damaged, give back a copy: {error}") from None
+
+
+def verify(folder: pathlib.Path) -> bool:
+    """Reads a whole step; were there digests to compare with? Raises Damaged."""
+    _read(folder)
+    return (folder / digests.FILE).exists()
+
+
+def _read(folder: pathlib.Path, abstract: Any = None) -> tuple[Any, Any]:
+    """(arrays, progress) of a step's folder, if they are what was written.
+
+    Without `abstract` every device holds a whole copy. Raises Damaged where they are
+    not, and ConfigError where parameters differ from `abstract`'s.
+    """
+    known, progress = digests.agreed(folder), None
+    inside = folder / ("state" if folder.parent.name == "checkpoints" else "weights")
+    try:
+        if abstract is None:
+            mesh = jax.make_mesh((jax.device_count(),), ("all",))
+            whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+            place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole)  # noqa: E731
+            abstract = jax.tree.map(place, shapes_of(inside))
+        else:
+            named = (
+                abstract["params"] if isinstance(abstract, dict) else abstract.params
+            )
+            check(inside, named)
+        with ocp.StandardCheckpointer() as reader:
+            tree = reader.restore(inside, abstract)
+        if inside.name == "state":
+            with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+                progress = reader.restore(folder / "progress")
+    except ConfigError:
+        raise
+    except Exception as error:
+        if known is not None:  # the files are sound: something else went wrong
+            raise
+        raise Damaged(f"it does not read: {error}") from error
+    if known is None:
+        logging.getLogger("absl").warning("%s has no digests: not verified", folder)
     else:
-        check(folder, abstract["params"])
-    with ocp.StandardCheckpointer() as reader:
-        return reader.restore(folder, abstract)
+        digests.check(known, tree, progress)
+    return tree, progress

@@ -6,13 +6,10 @@ written out. Nothing here leaks into models, objectives, data or checkpoints.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
 import re
-import signal
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -249,25 +246,3 @@ def gather(tree: Any) -> Any:
     if jax.process_count() > 1:
         tree = multihost_utils.process_allgather(tree, tiled=True)
     return jax.tree.map(np.asarray, jax.device_get(tree))
-
-
-@contextlib.contextmanager
-def preemption():
-    """Yields asked(step) -> bool: has SIGTERM or SIGINT come, on any process?
-
-    Several processes agree on the step through jax's coordination service, which
-    listens for SIGTERM itself.
-    """
-    if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    came = threading.Event()
-    old = {}
-    if threading.current_thread() is threading.main_thread():
-        for name in (signal.SIGTERM, signal.SIGINT):
-            old[name] = signal.signal(name, lambda *_: came.set())
-    try:
-        yield lambda step: came.is_set()
-    finally:
-        for name, handler in old.items():
-            signal.signal(name, handler)

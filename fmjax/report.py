@@ -23,12 +23,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from fmjax import step as stepping
 from fmjax import trackers
 from fmjax.config import ConfigError
-from fmjax.optim import paths
 from fmjax.step import Sums
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -73,42 +71,6 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def parameter_table(params: Any) -> str:
-    """Path, shape, dtype, sharding and bytes on one device, for every parameter.
-
-    params: arrays, or shapes with shardings.
-    """
-    table = Table(title="parameters", title_justify="left")
-    for name in ("path", "shape", "dtype", "sharding", "bytes/device"):
-        table.add_column(name, justify="right" if "bytes" in name else "left")
-    count = size = 0
-    for path, leaf in zip(paths(params), jax.tree.leaves(params), strict=True):
-        local = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        count, size = count + math.prod(leaf.shape), size + local
-        spec = ", ".join(map(str, leaf.sharding.spec)) or "whole"
-        table.add_row(path, str(leaf.shape), str(leaf.dtype), spec, f"{local:,}")
-    table.add_row(f"in all {count:,}", "", "", "", f"{size:,}", style="bold")
-    console = Console(width=110)
-    with console.capture() as text:
-        console.print(table)
-    return text.get()
-
-
-def count(params: Any) -> int:
-    """The number of values in all parameters."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-
-
-def cost(compiled: Any) -> dict[str, float]:
-    """FLOPs and bytes a step on one device, as the compiler counts them."""
-    analysis, memory = compiled.cost_analysis() or {}, compiled.memory_analysis()
-    found = {"flops_per_device": float(analysis.get("flops", math.nan))}
-    for name in ("argument", "output", "temp"):
-        size = getattr(memory, f"{name}_size_in_bytes", math.nan)
-        found[f"{name}_bytes_per_device"] = float(size)
-    return found
-
-
 class Report:
     """Writes a run's numbers; only process 0 leaves anything behind."""
 
@@ -125,7 +87,8 @@ class Report:
         """log: train.Log. A tracker that fails is reported once and left alone.
 
         Lines of metrics.jsonl that the run will write again are taken back: those past
-        step `start`, where it goes on, and evaluations past step `evaluated`.
+        step `start`, where it goes on, and evaluations past step `evaluated`. Events
+        stay.
         """
         self.lead = jax.process_index() == 0
         self.path = pathlib.Path(workdir) / "metrics.jsonl"
@@ -140,7 +103,8 @@ class Report:
             return
         lines = read(workdir) if self.path.exists() else []
         last = lambda line: start if "lr" in line else min(start, evaluated)  # noqa: E731
-        kept = [json.dumps(x) + "\n" for x in lines if x["step"] <= last(x)]
+        event = lambda line: any(key.startswith("event/") for key in line)  # noqa: E731
+        kept = [json.dumps(x) + "\n" for x in lines if event(x) or x["step"] <= last(x)]
         replace(self.path, "".join(kept))
         opened = trackers.start(log, workdir, settings)
         self.trackers = [track for track, _ in opened]
@@ -198,6 +162,17 @@ class Report:
         """A line on the console (stderr)."""
         if self.lead:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def event(self, step: int, name: str, text: str) -> None:
+        """Something went wrong: said, and recorded also in words, in events.jsonl."""
+        self.say(f"{self.title} {step}/{self.total} {name}: {text}")
+        self.write(step, {f"event/{name}": 1.0})
+        if self.lead:
+            line = {"step": step, "event": name, "text": text, "time": time.time()}
+            with self.path.with_name("events.jsonl").open(
+                "a", encoding="utf-8"
+            ) as file:
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Records numbers at a step; nan and inf are written as null."""

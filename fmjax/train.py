@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from fmjax import checkpoint as checkpoints
-from fmjax import cli, config, transfer
+from fmjax import cli, config, costs, lock, resume, signals, transfer, watching
 from fmjax import evaluate as evaluation
 from fmjax import optim as optimizers
 from fmjax import parallel as devices
@@ -28,18 +28,6 @@ from fmjax import report as reports
 from fmjax import step as stepping
 from fmjax import workdir as workdirs
 from fmjax.data import batches
-
-COUNTS = ("best_step", "worse", "evaluated")  # of a run's progress, beside "best"
-
-
-class Watch(NamedTuple):
-    """Evaluation during training, and what it decides."""
-
-    every: int | str = "1 epoch"
-    splits: Sequence[str] = ("validation",)
-    metric: str = "validation/loss"  # SPLIT/NAME; the best weights are the best by this
-    higher: bool = False  # is a higher value better?
-    patience: int | None = None  # evaluations without a better value before stopping
 
 
 class Saving(NamedTuple):
@@ -64,7 +52,7 @@ class Setup(NamedTuple):
 
     parts: config.Parts
     plan: devices.Plan
-    watch: Watch
+    watch: watching.Watch
     log: Log
     saving: Saving
     trainable: Any  # a tree of bools like the parameters, or None: all of them
@@ -82,8 +70,8 @@ class Setup(NamedTuple):
 def prepare(settings: Mapping[str, Any]) -> Setup:
     """Finds and checks all that `train`'s settings name. Raises config.ConfigError."""
     batch_size, seed = settings["batch_size"], settings["seed"]
-    watching = settings["evaluate"] or {"splits": ()}
-    watch = config.bind("evaluate", Watch, watching)()
+    asked = settings["evaluate"] or {"splits": ()}
+    watch = config.bind("evaluate", watching.Watch, asked)()
     saving = config.bind("checkpoint", Saving, settings["checkpoint"])()
     log = config.bind("log", Log, settings["log"])()
     plan = config.bind("parallel", devices.plan, settings["parallel"])()
@@ -139,7 +127,7 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
     state = jax.eval_shape(create, jax.random.key(seed))
     measure = stepping.measurer(apply, parts.objective)
     measured = jax.eval_shape(measure, state.params, state.extras, sample)
-    check_watch(watch, measured)
+    watching.check(watch, measured)
     step = functools.partial(
         stepping.train_step,
         apply=apply,
@@ -201,62 +189,47 @@ def train(
     is wrong, and where the workdir holds a run of other settings.
     """
     settings = {k: v for k, v in locals().items() if k not in ("workdir", "dry_run")}
-    workdir = pathlib.Path(workdir)
-    setup = prepare(settings)
-    total, each, plan = setup.each["all"], setup.each, setup.plan
-
-    finished = None if dry_run else workdirs.claim(workdir, settings, setup.parts)
-    if finished:
-        return finished
-    began = time.monotonic()
-    batch = devices.like_batch(setup.sample, plan)
-    compiled = devices.compile_step(setup.step, setup.state, batch, plan)
-    cost = reports.cost(compiled) | {"compile_seconds": time.monotonic() - began}
+    workdir, setup = pathlib.Path(workdir), prepare(settings)
     if dry_run:
-        print(reports.parameter_table(setup.state.params))
-        print(json.dumps({"steps": total, "batch_size": batch_size} | cost, indent=2))
-        return {"status": "dry_run", "steps": total} | cost
+        _, cost = compiling(setup)
+        print(costs.parameter_table(setup.state.params))
+        counts = {"steps": setup.each["all"], "batch_size": batch_size}
+        print(json.dumps(counts | cost, indent=2))
+        return {"status": "dry_run", "steps": setup.each["all"]} | cost
+    with lock.held(workdir):
+        done = workdirs.claim(workdir, settings, setup.parts)
+        return done or run(workdir, settings, setup)
 
+
+def compiling(setup: Setup) -> tuple[Any, dict[str, float]]:
+    """(the compiled step, what it costs)."""
+    began = time.monotonic()
+    batch = devices.like_batch(setup.sample, setup.plan)
+    compiled = devices.compile_step(setup.step, setup.state, batch, setup.plan)
+    seconds = time.monotonic() - began
+    return compiled, costs.cost(compiled) | {"compile_seconds": seconds}
+
+
+def run(workdir: pathlib.Path, settings: Mapping, setup: Setup) -> dict[str, Any]:
+    """`train` once its settings are found right and the workdir is its own."""
+    batch_size, each, plan = settings["batch_size"], setup.each, setup.plan
+    total = each["all"]
+    compiled, cost = compiling(setup)
     store = checkpoints.Checkpoints(workdir, keep=setup.saving.keep)
-    thinned = setup.saving.trained_only
-    kept = (lambda p: transfer.thin(p, setup.trainable)) if thinned else (lambda p: p)
-    progress: dict[str, Any] = {
-        "best": None,
-        "best_step": 0,
-        "worse": 0,
-        "evaluated": 0,
-    }
-    if thinned or store.step() is None:
-        places = jax.tree.map(lambda x: x.sharding, setup.state)
-        state = jax.jit(setup.create, out_shardings=places)(jax.random.key(seed))
-        if init_from:
-            net = setup.parts.net
-            params, loaded = transfer.begin(state.params, net, init_from)
-            state = state._replace(
-                params=params, opt_state=optimizers.restart(state.opt_state, params)
-            )
-            for name, extras in state.extras.items():  # batch statistics come along
-                more, loaded[name] = transfer.begin(extras, net, init_from, name)
-                state = state._replace(extras=state.extras | {name: more})
-            reports.write_json(workdir / "init_from.json", loaded)
-        if thinned:
-            transfer.check(workdir, state.params, setup.trainable)
-    if store.step() is not None:
-        saved = setup.state._replace(params=kept(setup.state.params))
-        found, progress = store.restore(saved)
-        whole = transfer.fill(state.params, found.params) if thinned else found.params
-        state = found._replace(params=whole)
-
+    state, progress = resume.state(setup, store, workdir, settings)
+    kept = functools.partial(resume.kept, setup)
     done = start = int(jax.device_get(state.step))
     report = reports.Report(
         workdir, setup.log, each["log"], total, start, progress["evaluated"], settings
     )
     report.say(
-        f"{workdir}: {reports.count(state.params):,} parameters, "
+        f"{workdir}: {costs.count(state.params):,} parameters, "
         f"{setup.train_set.examples:,} examples, {total:,} steps of {batch_size} on "
         f"{plan.mesh.size} x {jax.devices()[0].device_kind}, compiled in "
         f"{cost['compile_seconds']:.1f} s, {f'from step {start}' if start else 'new'}"
     )
+    for text in store.damaged:
+        report.event(start, "damaged", text)
     run_eval = stepping.measurer(setup.apply, setup.parts.objective)
     fetch = lambda step: devices.put(setup.train_set.at(step), plan)  # noqa: E731
     coming = batches.ahead(fetch, start, total)
@@ -267,10 +240,10 @@ def train(
             lr = float(setup.rate(pending[0] - 1))
             report.train(*pending, rows=batch_size, lr=lr, flush=flush)
 
-    with devices.preemption() as asked:
+    with signals.preemption() as asked:
         while True:
             stopped = asked(done)
-            over = done == total or gave_up(setup.watch, progress)
+            over = done == total or watching.gave_up(setup.watch, progress)
             due = each["evaluate"] and (done % each["evaluate"] == 0 or done == total)
             if due and done > progress["evaluated"] and not stopped:
                 record(flush=True)
@@ -284,10 +257,12 @@ def train(
                     ).items()
                 }
                 report.evaluation(done, numbers)
-                progress, improved = judge(setup.watch, progress, numbers, done)
+                progress, improved = watching.judge(
+                    setup.watch, progress, numbers, done
+                )
                 if improved:
                     store.save_best(done, kept(params), state.extras)
-                over = over or gave_up(setup.watch, progress)
+                over = over or watching.gave_up(setup.watch, progress)
             if (
                 over
                 or stopped
@@ -300,6 +275,7 @@ def train(
             with jax.transfer_guard("disallow"):
                 state, sums = compiled(state, batch)
             record()
+            store.check()
             done, pending = done + 1, (done + 1, sums)
     record(flush=True)
     coming.close()
@@ -315,38 +291,6 @@ def train(
     if over and jax.process_index() == 0:
         reports.write_json(workdir / "result.json", result)
     return result
-
-
-def check_watch(watch: Watch, measured: stepping.Sums) -> None:
-    """Raises ConfigError where the watched metric will not be measured."""
-    terms = [f"{name}_loss" for name in measured["losses"]]
-    names = ["loss", "count", *measured["metrics"], *(terms if len(terms) > 1 else [])]
-    known = [f"{split}/{name}" for split in watch.splits for name in names]
-    if known and watch.metric not in known:
-        hint = config.suggest(watch.metric, known)
-        raise config.ConfigError(f"evaluate.metric={watch.metric!r}: {hint}")
-
-
-def judge(
-    watch: Watch, progress: dict, numbers: dict[str, float], step: int
-) -> tuple[dict, bool]:
-    """(new progress, is this the best so far?) from one evaluation's numbers.
-
-    nan is never better.
-    """
-    value, best = numbers[watch.metric], progress["best"]
-    if value == value and (
-        best is None or (value > best if watch.higher else value < best)
-    ):
-        found = {"best": value, "best_step": step, "worse": 0}
-    else:
-        found = {"worse": progress["worse"] + 1}
-    return progress | found | {"evaluated": step}, "best" in found
-
-
-def gave_up(watch: Watch, progress: dict) -> bool:
-    """Has the watched metric not improved for `patience` evaluations?"""
-    return watch.patience is not None and progress["worse"] >= watch.patience
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 
-from fmjax import config, parallel, report
+from fmjax import config, report, signals
 from fmjax.train import train
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def run(workdir, settings, stop_at=None, **changes) -> dict:
             def stopping():
                 yield lambda step: step >= stop_at
 
-            patch.setattr(parallel, "preemption", stopping)
+            patch.setattr(signals, "preemption", stopping)
         return train(workdir, **(settings | changes))
 
 

@@ -1,11 +1,7 @@
 """Meshes, where arrays live, compiled steps, and being told to stop."""
 
 import functools
-import os
 import re
-import signal
-import threading
-import types
 
 import jax
 import jax.numpy as jnp
@@ -365,45 +361,3 @@ class TestCompile:
         if how == "jit":
             assert before.is_deleted()
             assert sums["losses"]["classify"][0].sharding.is_fully_replicated
-
-
-class TestPreemption:
-    @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-    def test_a_signal_is_an_answer_and_not_the_end(self, name):
-        number = getattr(signal, name)
-        before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
-        with parallel.preemption() as asked:
-            assert not asked(1)
-            os.kill(os.getpid(), number)
-            assert asked(1)
-            assert asked(2)
-            os.kill(os.getpid(), number)  # asked twice is no harm
-        assert {s: signal.getsignal(s) for s in before} == before
-
-    def test_handlers_are_restored_after_an_error(self):
-        before = signal.getsignal(signal.SIGTERM)
-        with pytest.raises(ZeroDivisionError), parallel.preemption():
-            # Zero only where the handler is not the old one any more.
-            print(1 / (signal.getsignal(signal.SIGTERM) is before))
-        assert signal.getsignal(signal.SIGTERM) is before
-
-    def test_each_run_is_asked_anew(self):
-        with parallel.preemption() as asked:
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert asked(0)
-        with parallel.preemption() as asked:
-            assert not asked(0)
-
-    def test_outside_the_main_thread_it_leaves_signals_alone(self):
-        found = types.SimpleNamespace()
-
-        def work():
-            with parallel.preemption() as asked:
-                found.asked = asked(0)
-                found.handler = signal.getsignal(signal.SIGTERM)
-
-        before = signal.getsignal(signal.SIGTERM)
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        assert (found.asked, found.handler) == (False, before)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax import parallel, report
+from fmjax import costs, parallel, report
 from fmjax.config import ConfigError
 from fmjax.train import Log
 
@@ -277,7 +277,7 @@ class TestParameterTable:
             "half": jax.ShapeDtypeStruct((8, 2), jnp.bfloat16),
         }
         places = parallel.shardings(params, params, plan)
-        text = report.parameter_table(parallel.abstract(params, places))
+        text = costs.parameter_table(parallel.abstract(params, places))
         rows = {
             line.split()[1]: line for line in text.splitlines() if len(line.split()) > 1
         }
@@ -292,16 +292,16 @@ class TestParameterTable:
         name = "text_encoder/layer11/cross_attention/query/kernel"
         params = {name: jnp.ones((1024, 4096))}
         place = parallel.plan().whole
-        text = report.parameter_table(parallel.abstract(params, {name: place}))
+        text = costs.parameter_table(parallel.abstract(params, {name: place}))
         (line,) = [line for line in text.splitlines() if name in line]
         assert "16,777,216" in line
 
 
 def test_count_and_cost():
     params = {"a": jnp.ones((3, 4)), "b": jnp.ones(())}
-    assert report.count(params) == 13
+    assert costs.count(params) == 13
     compiled = jax.jit(lambda x: x @ x).lower(jnp.ones((16, 16))).compile()
-    found = report.cost(compiled)
+    found = costs.cost(compiled)
     assert found["flops_per_device"] >= 2 * 16**3
     assert found["argument_bytes_per_device"] == 16 * 16 * 4
     assert found["output_bytes_per_device"] == 16 * 16 * 4

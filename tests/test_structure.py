@@ -63,6 +63,13 @@ MACHINERY = tuple(
     f"fmjax.{name}"
     for name in (
         *CORE,
+        "costs",
+        "digests",
+        "fsck",
+        "lock",
+        "resume",
+        "signals",
+        "watching",
         "workdir",
         "predict",
         "generate",

@@ -1,0 +1,206 @@
+"""Digests: is what was read what was written?
+
+Beside the arrays of a step lies `digests.json`, which has its name only together with
+the step. It holds the SHA-256 digest and the size of every other file, checked before
+anything is parsed, so that damage is named by file; and a digest of every array,
+computed where the array lives before it is written and checked on what was restored,
+wherever that lives, which also sees what goes wrong between memory and file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from fmjax.optim import paths
+
+FILE = "digests.json"
+# Beside the items, written after all the rest; nothing that is restored is in them.
+LATE = ("commit_success.txt", "_CHECKPOINT_METADATA", FILE)
+MARK = "has_digests"  # in a step's metadata: without its digests it is damaged
+
+
+class Damaged(ValueError):
+    """What is on disk is not what was written; the message names the file or array."""
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    """A bijection of uint32 (MurmurHash3's finalizer)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+
+@jax.jit
+def _sums(x: jax.Array) -> jax.Array:
+    """[2] uint32 of an array: sums, modulo 2^32, of mixed (bits, position) pairs.
+
+    A sum of integers does not depend on its order, so neither on how x is cut over
+    devices and processes. As the mixture is a bijection of an element's bits, a change
+    of one 32-bit word always changes both sums; a change of several goes unseen once in
+    2^64.
+    """
+    if x.dtype == jnp.bool_:
+        x = x.astype(jnp.uint8)
+    kind = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
+    words = jax.lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
+    place = jnp.zeros(words.shape, jnp.uint32)
+    for dim, length in enumerate(words.shape):
+        index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, dim)
+        place = place * jnp.uint32(length) + index
+    first = _mix(words ^ _mix(place + jnp.uint32(0x9E3779B9)))
+    second = _mix(first + place)
+    return jnp.stack([first.sum(dtype=jnp.uint32), second.sum(dtype=jnp.uint32)])
+
+
+def start(tree: Any) -> list[tuple[str, str, jax.Array]]:
+    """Starts computing the digests of a tree's arrays; does not wait for them.
+
+    Every process of a run must call it, and all get the same.
+    """
+    found = []
+    for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True):
+        kind = f"{leaf.dtype}{list(leaf.shape)}"
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        found.append((path, kind, _sums(leaf)))
+    return found
+
+
+def finish(started: list[tuple[str, str, jax.Array]]) -> dict[str, str]:
+    """{path: 'dtype[shape]:digest'} of what was started."""
+    sums = jax.device_get([sums for _, _, sums in started])
+    names = [(path, kind) for path, kind, _ in started]
+    return {
+        path: f"{kind}:{a:08x}{b:08x}"
+        for (path, kind), (a, b) in zip(names, sums, strict=True)
+    }
+
+
+def of_json(value: Any) -> str:
+    """The digest of a value that JSON can hold."""
+    text = json.dumps(value, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _files(folder: pathlib.Path) -> dict[str, list[Any]]:
+    """{relative path: [bytes, digest]} of all files below a folder, but LATE ones."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in LATE:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found[name] = [path.stat().st_size, digest]
+    return found
+
+
+class Known(NamedTuple):
+    """A step's digests."""
+
+    step: int
+    arrays: dict[str, str]
+    progress: str | None  # of what lies beside a whole state
+    files: dict[str, list[Any]]
+
+
+def write(folder: pathlib.Path, step: int, started: Any, progress: str | None) -> None:
+    """Writes the digests of a step's folder that is otherwise complete."""
+    known = Known(step, finish(started), progress, _files(folder))._asdict()
+    with (folder / FILE).open("w", encoding="utf-8") as file:
+        json.dump(known | {"self": of_json(known)}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(folder: pathlib.Path, files: bool = True) -> Known | None:
+    """A step's digests, once its files have been found to be as written.
+
+    folder: named by the step. None where the step was written before there were
+    digests. Raises Damaged naming the first file that is not as written.
+    """
+    step, metadata = int(folder.name), folder / "_CHECKPOINT_METADATA"
+    if (
+        not (folder / FILE).exists()
+        and metadata.is_file()
+        and MARK not in metadata.read_text("utf-8", errors="replace")
+    ):
+        return None
+    try:
+        record = json.loads((folder / FILE).read_bytes())
+        own = record.pop("self")
+        known = Known(**record)
+    except OSError:
+        raise Damaged(f"{FILE} is gone") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"{FILE} does not read: {error!r}") from None
+    if own != of_json(record):
+        raise Damaged(f"{FILE} differs from what was written")
+    if known.step != step:
+        raise Damaged(f"{FILE} is that of step {known.step}, not of {step}")
+    found = _files(folder) if files else known.files
+    for name in sorted(set(known.files) | set(found)):
+        there, here = known.files.get(name), found.get(name)
+        if here is None:
+            raise Damaged(f"{name} is gone")
+        if there is None:
+            raise Damaged(f"{name} does not belong there")
+        if there[0] != here[0]:
+            raise Damaged(f"{name} has {here[0]} bytes, {there[0]} were written")
+        if there != here:
+            raise Damaged(f"{name} differs from what was written")
+    return known
+
+
+def agreed(folder: pathlib.Path) -> Known | None:
+    """`read` by all processes of a run together: process 0 reads the files for all."""
+    problem, known = "", None
+    try:
+        known = read(folder, files=jax.process_index() == 0)
+    except Damaged as error:
+        problem = str(error)
+    if jax.process_count() > 1:
+        bad = multihost_utils.process_allgather(np.int32(bool(problem)))
+        if bad.any() and not problem:
+            problem = f"process {bad.argmax()} finds it damaged"
+    if problem:
+        raise Damaged(problem)
+    return known
+
+
+def put_aside(folder: pathlib.Path) -> pathlib.Path:
+    """Moves a step WORKDIR/ROOM/STEP to WORKDIR/damaged/ROOM-STEP, or ROOM-STEP.1"""
+    room = folder.parent.parent / "damaged"
+    room.mkdir(exist_ok=True)
+    names = (f"{folder.parent.name}-{folder.name}{i}" for i in _endings())
+    new = next(room / name for name in names if not (room / name).exists())
+    return folder.rename(new)
+
+
+def _endings() -> Iterator[str]:
+    yield ""
+    yield from (f".{i}" for i in itertools.count(1))
+
+
+def check(known: Known, tree: Any, progress: Any = None) -> None:
+    """Raises Damaged naming the first array that is not what was written.
+
+    tree: what was restored; every process of a run must call this.
+    """
+    found = finish(start(tree))
+    for path in sorted(set(known.arrays) | set(found)):
+        there, here = known.arrays.get(path), found.get(path)
+        if there != here:
+            raise Damaged(f"{path}: {there} was written, {here} is read")
+    if known.progress is not None and known.progress != of_json(progress):
+        raise Damaged("progress differs from what was written")
