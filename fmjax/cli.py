@@ -18,6 +18,7 @@ VERBS = {
     "predict": "predict for texts, files or standard input",
     "generate": "write text from prompts, or for a split, with metrics",
     "convert": "turn a public checkpoint into a run, or a run into one",
+    "fsck": "check every checkpoint of a run for damage",
     "report": "write a run's HTML report",
 }
 
