@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fmjax import cli, config, parallel, step
+from fmjax import cli, config, parallel, prompts, step
 from fmjax import workdir as workdirs
 from fmjax.data import batches
 
@@ -30,8 +30,7 @@ def sums_over(
         count += float(batch["mask"].sum())
     if jax.process_count() > 1:
         count = float(parallel.gather(np.float32(count)).sum())
-    means = step.means(step.add_sums(jax.device_get(found)))
-    return means | {"count": count}
+    return step.means(step.add_sums(jax.device_get(found))) | {"count": count}
 
 
 def predictions(
@@ -65,8 +64,9 @@ def evaluate(
 
     The objective's sums first, then each of `metrics`, which are by default those of
     the objective (METRICS in its file). One that takes `train_features` or the like is
-    given the training split's predictions, without augmentation. Raises ConfigError
-    where a metric needs what the objective does not predict, or the rows do not have.
+    given the training split's predictions, without augmentation; one that takes
+    `prompts`, the vectors of the classes' names. Raises ConfigError where a metric
+    needs what the objective does not predict, or the rows do not have.
     """
     run = workdirs.open_run(workdir)
     if metrics is None:
@@ -84,7 +84,10 @@ def evaluate(
             known: dict[str, Any] = {**said, **given, "classes": run.classes}
             known |= {"labels": given["label"]} if "label" in given else {}
             known |= {"facts": source.facts, "rows": source.rows}
-            if any(_learns(name) for name in metrics):
+            needed = set().union(*map(_needed, metrics))
+            if "prompts" in needed:
+                known["prompts"] = prompts.classes(run, params, extras)
+            if any(name.startswith("train_") for name in needed):
                 rows = run.parts.data("train").rows
                 said, given = predictions(run, run.batches(rows), params, extras)
                 both = {**said, "labels": given.get("label")}
@@ -94,10 +97,9 @@ def evaluate(
     return results
 
 
-def _learns(metric: str) -> bool:
-    """Does a metric fit something to the training split (a probe, neighbours)?"""
-    names = config.required(config.find("metrics", metric).compute)
-    return any(name.startswith("train_") for name in names)
+def _needed(metric: str) -> set[str]:
+    """What a metric cannot do without, as `train_features` for what fits a probe."""
+    return config.required(config.find("metrics", metric).compute)
 
 
 def measure(metric: str, known: Mapping[str, Any]) -> dict[str, Any]:

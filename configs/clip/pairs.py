@@ -65,8 +65,8 @@ def get_config(arg: str = "B/32") -> ConfigDict:
         c.tokenizer.corpus = dict(name="emoji")
         c.inputs.update(dict(area=(0.6, 1.0), flip=False))
         c.optim.update(dict(lr=1e-3, warmup="5%", b2=0.98))
-        c.batch_size, c.steps = 256, "60 epochs"
-        c.evaluate.every, c.checkpoint.every = "2 epochs", "5 epochs"
+        c.batch_size, c.steps = 256, "40 epochs"
+        c.evaluate.every, c.checkpoint.every = "4 epochs", "10 epochs"
         c.log.every = "10 steps"
     if arg == "tiny":
         c.data = dict(name="synthetic_scenes", size=64, shape=(16, 16, 3))

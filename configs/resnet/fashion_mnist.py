@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from fmjax.models.resnet import SMALL
 
-VARIANTS = (*SMALL, *(f"plain-{size}" for size in SMALL))
+VARIANTS = (*SMALL, *(f"plain-{size}" for size in SMALL), "10")
 
 
 def get_config(arg: str = "20") -> ConfigDict:
@@ -25,7 +25,7 @@ def get_config(arg: str = "20") -> ConfigDict:
         raise ValueError(f"no variant {arg!r}: {names}, 'tiny'")
     c = ConfigDict()
     c.seed = 0
-    size = arg.removeprefix("plain-") if arg in VARIANTS else "20"
+    size = arg.removeprefix("plain-") if arg in VARIANTS[:-1] else "20"
     c.model = dict(name="resnet", size=size, classes=None)
     c.model.shortcut = not arg.startswith("plain-")
     c.objective = dict(name="classify", label_smoothing=0.0)
@@ -43,6 +43,12 @@ def get_config(arg: str = "20") -> ConfigDict:
     c.parallel = dict(how="jit", params="replicate")
     c.init_from = None
 
+    if arg == "10":
+        c.model.depths = (0, 2, 2)
+        c.inputs.crop = 2
+        c.optim = dict(name="sgd", lr=0.1, momentum=0.9, weight_decay=5e-4)
+        c.optim.update(dict(nesterov=True, schedule="cosine", warmup="10%"))
+        c.steps = "6 epochs"
     if arg == "tiny":
         c.data = dict(name="synthetic_images", size=64, shape=(8, 8, 1))
         c.inputs.crop = 1

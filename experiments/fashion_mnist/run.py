@@ -1,20 +1,53 @@
-"""The classic small CNN on Fashion-MNIST: three seeds, the official test split.
+"""Nets on Fashion-MNIST: the official test split, once each.
 
-    python -m experiments.fashion_mnist.run [--size classic] [--seeds 3]
+    python -m experiments.fashion_mnist.run [--net classic --seeds 3] [--net resnet-10]
 
-Interrupted and run again, it goes on where it was. Leaves runs/fashion_mnist/SIZE
-(--workdir): report.html, report.json, results.jsonl and each run's folder.
+A net's recipe, and which epoch's weights are kept, were chosen on validation images.
+Interrupted and run again, it goes on where it was. Leaves runs/fashion_mnist
+(--workdir): report.html, report.json, results.jsonl, validation.svg and each run's
+folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from experiments import arms
 from fmjax import cli, config, figures, page
 
-CONFIG = "configs/cnn/fashion_mnist.py"
+NETS = {
+    "classic": "configs/cnn/fashion_mnist.py:classic",
+    "cnn-augmented": "configs/cnn/fashion_mnist.py:augmented",
+    "resnet-10": "configs/resnet/fashion_mnist.py:10",
+    "resnet-20": "configs/resnet/fashion_mnist.py:20",
+    "vit-small": "configs/vit/fashion_mnist.py:small",
+}
+
+
+def table(results: Mapping[str, Mapping[str, Any]]) -> page.Block:
+    rows = [
+        {"model": name, "std": one["accuracy_by_seed"]["std"]}
+        | {k: one[k] for k in ("accuracy", "ece", "nll", "seeds")}
+        | {"validation": max(one["validation"])}
+        for name, one in results.items()
+    ]
+    return page.table(
+        rows,
+        [
+            "model",
+            page.column("validation", "best validation value", ".4f"),
+            page.column("accuracy", "test accuracy [95 %]", ".4f"),
+            page.column("std", "std over seeds", ".4f"),
+            page.column("ece", "calibration error", ".4f"),
+            page.column("nll", "log loss (nats)", ".4f"),
+            "seeds",
+        ],
+        "Test split of 10,000 images, mean over seeds",
+    )
 
 
 def main() -> int:
@@ -22,63 +55,64 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", default="runs/fashion_mnist", type=pathlib.Path)
-    parser.add_argument("--size", default="classic", help="of fmjax/models/cnn.py")
-    parser.add_argument("--seeds", default=3, type=int)
+    parser.add_argument(
+        "--net", action="append", choices=NETS, help="repeatable; all without"
+    )
+    parser.add_argument("--seeds", default=1, type=int)
+    parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     given = parser.parse_args()
     cli.cache()
-    root = given.workdir / given.size
-    settings = config.load(f"{CONFIG}:{given.size}")
-    folders = arms.seeds(root, "seed", settings, given.seeds)
-    tested = arms.predictions(folders, "test")
-    result = arms.summary(**tested)
-    arms.record(root, {given.size: result})
-    accuracy, std = result["accuracy"], result["accuracy_by_seed"]["std"]
-    row = {"model": given.size, "std": std, **{k: result[k] for k in ("ece", "nll")}}
+    results: dict[str, Any] = {}
+    runs, classes = {}, []
+    for name in given.net or NETS:
+        variant = NETS[name]
+        if given.tiny:
+            variant = f"{variant.partition(':')[0]}:tiny"
+        runs[name] = arms.seeds(
+            given.workdir / name, "seed", config.load(variant), given.seeds
+        )
+        tested = arms.predictions(runs[name], "test")
+        classes = tested["classes"]
+        results[name] = arms.summary(**tested, draws=200 if given.tiny else 10_000)
+        ended = [json.loads((f / "result.json").read_text("utf-8")) for f in runs[name]]
+        results[name]["steps"] = [one["step"] for one in ended]
+        results[name]["validation"] = [
+            max(max(values) for _, values in arms.curve([f], "validation/accuracy"))
+            for f in runs[name]
+        ]
+    arms.record(given.workdir, results)
+    drawn = figures.curves(
+        {
+            name: arms.curve(found, "validation/accuracy")
+            for name, found in runs.items()
+        },
+        "step",
+        "validation accuracy",
+    )
+    arms.drawing(given.workdir / "validation.svg", drawn)
     sections = [
+        page.section("Result", table(results)),
+        page.section("Training", page.figure(drawn, "A thin line a seed")),
         page.section(
-            "Result",
-            page.table(
-                [row | {"accuracy": accuracy, "seeds": result["seeds"]}],
-                [
-                    "model",
-                    page.column("accuracy", "accuracy [95 %]", ".4f"),
-                    page.column("std", "std over seeds", ".4f"),
-                    page.column("ece", "calibration error", ".4f"),
-                    page.column("nll", "log loss (nats)", ".4f"),
-                    "seeds",
-                ],
-                "Test split of 10,000 images, mean over seeds",
-            ),
-            page.figure(
-                figures.confusion(result["confusion"], tested["classes"]),
-                "Confusion, summed over seeds",
-            ),
-        ),
-        page.section(
-            "Training",
-            page.figure(
-                figures.curves(
-                    {
-                        split: arms.curve(folders, f"{split}/loss")
-                        for split in ("train", "validation")
-                    },
-                    "step",
-                    "loss (nats)",
-                ),
-                "A thin line a seed; the weights of the best validation loss are kept",
+            "Confusion",
+            *(
+                page.figure(
+                    figures.confusion(one["confusion"], classes), f"{name}, all seeds"
+                )
+                for name, one in results.items()
             ),
         ),
     ]
     path = page.write(
-        root / "report.html",
-        f"Fashion-MNIST: the {given.size} CNN",
-        sections,
-        data={"result": result, "config": settings},
+        given.workdir / "report.html", "Fashion-MNIST", sections, data=results
     )
-    low, high = accuracy["low"], accuracy["high"]
-    print(f"test accuracy {accuracy['value']:.4f} [{low:.4f}, {high:.4f}]")
-    print("by seed", *(f"{a:.4f}" for a in result["accuracy_by_seed"]["seeds"]))
-    for name, line in zip(tested["classes"], result["confusion"], strict=True):
+    for name, one in results.items():
+        spans = "{value:.4f} [{low:.4f}, {high:.4f}]".format(**one["accuracy"])
+        print(
+            name, f"validation {one['validation']} test {spans}, ece {one['ece']:.4f}"
+        )
+    best = max(results, key=lambda name: max(results[name]["validation"]))
+    for name, line in zip(classes, results[best]["confusion"], strict=True):
         print(f"  {name:12}", *(f"{count:6}" for count in line))
     print(f"report: {path}")
     return 0

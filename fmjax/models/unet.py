@@ -28,6 +28,7 @@ class Model(nn.Module):
     which see no border; 572 gives 388), h and w being `output_size` of H and W.
 
     channels: of each level from the top; two 3x3 convolutions with ReLU at each.
+    skip: False leaves the crops out, for an encoder and a decoder alone.
     dropout: at the end of the contracting path (section 3.1).
     Raises ValueError, when traced, where inputs are not 4-dimensional and floating, or
     do not halve evenly at every level: it names the nearest sizes that do.
@@ -36,6 +37,7 @@ class Model(nn.Module):
     classes: int = 2
     channels: tuple[int, ...] = (64, 128, 256, 512, 1024)
     padding: str = "same"
+    skip: bool = True
     dropout: float = 0.0
     dtype: Dtype = "float32"
 
@@ -64,7 +66,8 @@ class Model(nn.Module):
                 dtype=self.dtype,
                 name=f"up{i}",
             )(x)
-            x = jnp.concatenate([crop(kept[i], x.shape[1], x.shape[2]), x], axis=-1)
+            if self.skip:
+                x = jnp.concatenate([crop(kept[i], *x.shape[1:3]), x], axis=-1)
             x = self._twice(x, channels, f"join{i}")
         return nn.Conv(self.classes, (1, 1), kernel_init=he, name="classify")(x)
 

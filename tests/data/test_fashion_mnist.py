@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
-from fmjax.data import fetch
+from fmjax.data import fetch, source
 from fmjax.data.sources import fashion_mnist
 
 
@@ -27,6 +27,22 @@ def test_without_debian_the_way_out_is_said(monkeypatch):
         fashion_mnist.load("train")
     assert "data.name=tfds data.dataset=fashion_mnist" in str(caught.value)
     assert "downloads" in str(caught.value)
+
+
+def test_a_smaller_share_is_within_a_larger_one():
+    rows = [{"id": i, "label": i % 10} for i in range(1000)]
+    whole = source.Source(rows, fashion_mnist.CLASSES, {"fingerprint": "a"})
+    one, ten = (fashion_mnist.few(whole, share) for share in (0.01, 0.1))
+    inside = [
+        {row["id"] for row in (s.rows[i] for i in range(len(s.rows)))}
+        for s in (one, ten)
+    ]
+    assert [len(ids) for ids in inside] == [10, 100]
+    assert inside[0] < inside[1]
+    assert len({s.facts["fingerprint"] for s in (whole, one, ten)}) == 3
+    for share in (0, 1.5):
+        with pytest.raises(ValueError, match=r"data\.share"):
+            fashion_mnist.load("train", share=share)
 
 
 @pytest.mark.network

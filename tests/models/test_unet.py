@@ -24,9 +24,12 @@ def test_the_paper_s_net():
     assert jax.eval_shape(same.apply, variables, images).shape == (1, 512, 256, 2)
 
 
-@pytest.mark.parametrize(("padding", "side"), [("same", 24), ("valid", 44)])
-def test_each_level_is_seen_and_used(padding, side):
-    net = TINY.clone(padding=padding)
+@pytest.mark.parametrize(
+    ("padding", "side", "skip"),
+    [("same", 24, True), ("same", 24, False), ("valid", 44, True)],
+)
+def test_each_level_is_seen_and_used(padding, side, skip):
+    net = TINY.clone(padding=padding, skip=skip)
     x = jax.random.normal(jax.random.key(1), (1, side, side, 1))
     variables = jax.jit(net.init)(jax.random.key(0), x)
     out = jax.jit(net.apply)(variables, x)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fmjax.data import builders, fetch
-from fmjax.data.source import Row, Source, fraction
+from fmjax.data import builders, cache, fetch
+from fmjax.data.source import Mapped, Row, Source, fraction
 
 CLASSES = (
     "T-shirt/top",
@@ -31,19 +31,34 @@ _FOLDER = "usr/share/datasets/fashion-mnist"
 _VALIDATION = 5_000
 
 
-def load(split: str) -> Source:
+def load(split: str, *, share: float = 1.0) -> Source:
     """Rows of `image` (uint8 [28, 28, 1]), `label` (0 to 9) and `id` (its place).
 
     test is the official one; validation is the 5,000 images of the official training
-    file whose place has the lowest sha256, and train is the other 55,000.
+    file whose place has the lowest sha256, and train is the other 55,000. share: of
+    the training images, to learn from few; a smaller share is within a larger one.
+    Raises ValueError for a share that is none.
     """
+    if not 0 < share <= 1:
+        raise ValueError(f"data.share={share}: above 0, at most 1")
     try:
-        return builders.load(FashionMnist, split, CLASSES)
+        whole = builders.load(FashionMnist, split, CLASSES)
     except (fetch.Unreachable, LookupError) as error:
         raise type(error)(
             f"{error.args[0]}; or let TFDS download the set: data.name=tfds "
             "data.dataset=fashion_mnist"
         ) from error
+    return few(whole, share) if split == "train" and share < 1 else whole
+
+
+def few(whole: Source, share: float) -> Source:
+    """The rows whose places in the split have the lowest sha256, one at least."""
+    number = max(round(share * len(whole.rows)), 1)
+    order = sorted(range(len(whole.rows)), key=lambda i: fraction(f"few {i}"))
+    rows = Mapped(sorted(order[:number]), whole.rows.__getitem__)
+    facts = {"rows": number, "share": share}
+    facts["fingerprint"] = cache.digest(whole.facts["fingerprint"], "few", number)
+    return Source(rows, whole.classes, whole.facts | facts)
 
 
 class FashionMnist(builders.Builder):
