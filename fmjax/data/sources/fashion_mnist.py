@@ -56,7 +56,7 @@ def few(whole: Source, share: float) -> Source:
     number = max(round(share * len(whole.rows)), 1)
     order = sorted(range(len(whole.rows)), key=lambda i: fraction(f"few {i}"))
     rows = Mapped(sorted(order[:number]), whole.rows.__getitem__)
-    facts = {"rows": number, "share": share}
+    facts: dict[str, Any] = {"rows": number, "share": share}
     facts["fingerprint"] = cache.digest(whole.facts["fingerprint"], "few", number)
     return Source(rows, whole.classes, whole.facts | facts)
 
