@@ -268,7 +268,7 @@ def constrained(function: Callable, plan: Plan) -> Callable:
                 return x
             size = plan.mesh.shape.get("sequence", 1)
             tokens = size > 1 and x.ndim == 3 and x.shape[1] % size == 0
-            free = [P.UNCONSTRAINED] * (x.ndim - 1)
+            free: list[Any] = [P.UNCONSTRAINED] * (x.ndim - 1)
             free[0] = "sequence" if tokens else free[0]
             where = NamedSharding(plan.mesh, P(plan.cut or None, *free))
             return jax.lax.with_sharding_constraint(x, where)
