@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fmjax import config, evaluate, generate, report
+from fmjax import config, evaluate, figures, generate, report
 from fmjax import workdir as workdirs
 from fmjax.metrics import bootstrap, calibration, classification
 from fmjax.train import train
@@ -152,13 +152,8 @@ def record_lines(root: pathlib.Path, lines: Sequence[Mapping[str, Any]]) -> None
 
 
 def drawing(path: pathlib.Path, svg: str) -> None:
-    """Writes a figure of `fmjax.figures` as a file that a README can show.
-
-    Its ink follows the reader's colours, which in a file of its own the file must ask.
-    """
-    style = "<style>svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd}}"
-    head, rest = svg.split(">", 1)
-    report.replace(path, f"{head}>{style}</style>{rest}")
+    """Writes a figure of `fmjax.figures` as a file that a README can show."""
+    report.replace(path, figures.standalone(svg))
 
 
 def curve(folders: Sequence[pathlib.Path], name: str) -> list[tuple[list, list]]:

@@ -20,6 +20,7 @@ VERBS = {
     "convert": "turn a public checkpoint into a run, or a run into one",
     "fsck": "check every checkpoint of a run for damage",
     "report": "write a run's HTML report",
+    "sweep": "search a config's fields for the best value of the watched metric",
 }
 
 
@@ -35,15 +36,17 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+def split_overrides(
+    argv: Sequence[str], prefix: str = "--config."
+) -> tuple[list[str], dict[str, str]]:
     """Takes `--config.a.b=value` and `--config.a.b value` out of the arguments."""
     rest, overrides, words = [], {}, list(argv)
     while words:
         word = words.pop(0)
-        if not word.startswith("--config."):
+        if not word.startswith(prefix):
             rest.append(word)
             continue
-        key, equals, value = word.removeprefix("--config.").partition("=")
+        key, equals, value = word.removeprefix(prefix).partition("=")
         if not equals:
             if not words:
                 raise config.ConfigError(f"{word} needs a value: {word}=...")

@@ -77,7 +77,7 @@ def curves(series: Mapping[str, Sequence[Run]], x: str, y: str, title: str = "")
         if len(data) > 1:
             _legend(figure, handles, list(data))
 
-    return _svg(draw, title, height=3.4)
+    return svg(draw, title, height=3.4)
 
 
 def confusion(matrix: ArrayLike, classes: Sequence[str], title: str = "") -> str:
@@ -131,7 +131,7 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], title: str = "") -> str
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
 
-    return _svg(draw, title, height=3.6 if size <= 4 else 5.0)
+    return svg(draw, title, height=3.6 if size <= 4 else 5.0)
 
 
 def bars_with_intervals(
@@ -190,7 +190,7 @@ def bars_with_intervals(
         axes.grid(True, axis="x")
         axes.set_xlabel(_text(x))
 
-    return _svg(draw, title, height=1.0 + 0.5 * len(names))
+    return svg(draw, title, height=1.0 + 0.5 * len(names))
 
 
 def reliability(curves: Mapping[str, Mapping[str, Any]], title: str = "") -> str:
@@ -232,7 +232,7 @@ def reliability(curves: Mapping[str, Mapping[str, Any]], title: str = "") -> str
         labels = [f"{name} (ECE {c['ece']:.3f})" for name, c in curves.items()]
         _legend(figure, handles, labels)
 
-    return _svg(draw, title, height=4.4)
+    return svg(draw, title, height=4.4)
 
 
 def inline(svg: str, *, prefix: str, label: str = "") -> str:
@@ -297,7 +297,15 @@ def _local(name: str) -> str:
     return name.rpartition("}")[2]
 
 
-def _svg(draw: Callable[[Any], None], title: str, height: float) -> str:
+def standalone(svg: str) -> str:
+    """An inline SVG for a file of its own, which must ask for the reader's colours."""
+    style = "<style>svg{color:#222}@media(prefers-color-scheme:dark){svg{color:#ddd}}"
+    head, rest = svg.split(">", 1)
+    return f"{head}>{style}</style>{rest}"
+
+
+def svg(draw: Callable[[Any], None], title: str, height: float) -> str:
+    """What `draw` draws on a matplotlib figure, in this house's style, as SVG."""
     style = {
         "svg.fonttype": "none",
         "svg.hashsalt": "fmjax",
@@ -340,9 +348,9 @@ def _svg(draw: Callable[[Any], None], title: str, height: float) -> str:
             figure.suptitle(textwrap.fill(_text(title), 64), fontsize=10.5)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
-    svg = stream.getvalue()
-    svg = svg[svg.index("<svg") :]  # no XML prolog, no DTD: inline
-    return re.sub(r' style="[^"]*"', _restyle, svg)
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]  # no XML prolog, no DTD: inline
+    return re.sub(r' style="[^"]*"', _restyle, text)
 
 
 def _restyle(match: re.Match[str]) -> str:

@@ -81,6 +81,9 @@ MACHINERY = tuple(
         "page",
         "convert",
         "init_from",
+        "sweep",
+        "study",
+        "ranges",
     )
 )
 

@@ -10,6 +10,9 @@ random values, 'minilm' is the public 6-layer, 384-wide MiniLM (Wang et al. 2020
 is packaged on PyPI. Own data: --config.data.name=csv --config.data.path=reviews.csv,
 with columns `text` and `label`. Results: experiments/sentiment/README.md. ':tiny' needs
 no network.
+
+    python -m fmjax.sweep --config configs/bert/sentiment.py:scratch \
+        --study studies/sentiment --trials 20 --workers 2
 """
 
 from ml_collections import ConfigDict
@@ -61,3 +64,13 @@ def get_config(arg: str = "") -> ConfigDict:
         c.batch_size, c.steps = 16, "6 steps"
         c.evaluate.every, c.log.every = "3 steps", "1 step"
     return c
+
+
+def get_sweep(arg: str = "") -> dict:
+    """What Devlin et al. 2019 (appendix A.3) searched, with wider rates and dropout."""
+    rates = (1e-5, 1e-4) if arg == "minilm" else (1e-4, 3e-3)
+    return {
+        "optim.lr": ("log", *rates),
+        "batch_size": (16, 32),
+        "model.dropout": (0.0, 0.1),
+    }
