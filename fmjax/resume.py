@@ -48,13 +48,12 @@ def initial(setup: Any, workdir: pathlib.Path, settings: Mapping[str, Any]) -> S
     places = jax.tree.map(lambda x: x.sharding, setup.state)
     made = jax.jit(setup.create, out_shardings=places)(jax.random.key(settings["seed"]))
     if init_from := settings["init_from"]:
-        net = setup.parts.net
-        params, loaded = transfer.begin(made.params, net, init_from)
+        params, loaded = transfer.begin(made.params, setup.parts, init_from)
         made = made._replace(
             params=params, opt_state=optim.restart(made.opt_state, params)
         )
         for name, extras in made.extras.items():  # batch statistics come along
-            more, loaded[name] = transfer.begin(extras, net, init_from, name)
+            more, loaded[name] = transfer.begin(extras, setup.parts, init_from, name)
             made = made._replace(extras=made.extras | {name: more})
         report.write_json(workdir / "init_from.json", loaded)
     if setup.saving.trained_only:

@@ -152,7 +152,7 @@ class Going:
         self.child: subprocess.Popen | None = None
         self.code: int | None = None
         self.stopping = False
-        file = lock(self.folder / "lock")
+        file = lock(self.folder / "trial.lock")
         self.left = file is None  # a child of a sweep that was killed still runs
         if file is None:
             return
@@ -183,7 +183,7 @@ class Going:
             self.code = self.child.poll()
             return self.code is not None
         if self.left:
-            file = lock(self.folder / "lock")
+            file = lock(self.folder / "trial.lock")
             if file is None:
                 return False
             file.close()
@@ -198,7 +198,7 @@ class Going:
         self.stopping = True
         if self.child is not None:
             self.child.terminate()
-        elif self.left and (number := (self.folder / "lock").read_text("utf-8")):
+        elif self.left and (number := (self.folder / "trial.lock").read_text("utf-8")):
             # The lock is held, so that the process which wrote its number is there.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(number), signal.SIGTERM)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,16 +23,24 @@ from fmjax import init_from as initial
 
 
 def begin(
-    params: Any, net: Any, init_from: Mapping | None, collection: str = "params"
+    params: Any,
+    parts: config.Parts,
+    init_from: Mapping | None,
+    collection: str = "params",
 ) -> tuple[Any, dict]:
     """(parameters as a run begins with, what befell each) from freshly made ones.
 
-    collection: which variables they are, 'batch_stats' for one.
+    parts: whose net has them. collection: which variables they are, 'batch_stats' for
+    one.
     """
     if not init_from:
         return params, {}
-    bound = config.bind("init_from", initial.init_from, init_from)
+    net, own = parts.net, {"tokenizer": parts.tokenizer}
+    bound = config.bind("init_from", initial.init_from, init_from, **own)
     params, loaded = bound(params, transforms.plain(net), collection)
+    counts = ", ".join(f"{len(paths)} {what}" for what, paths in loaded.items())
+    if jax.process_index() == 0:
+        print(f"init_from ({collection}): {counts}", file=sys.stderr)
     if isinstance(net, transforms.Transformed) and collection == "params":
         places = jax.tree.map(lambda x: x.sharding, params)
         settle = lambda p: net.settle(p, frozenset(loaded["fresh"]))  # noqa: E731
@@ -89,7 +98,9 @@ def check(workdir: pathlib.Path, params: Any, trainable: Any) -> None:
         )
 
 
-def frozen(init: Callable, net: Any, settings: Mapping[str, Any], abstract: Any) -> Any:
+def frozen(
+    init: Callable, parts: config.Parts, settings: Mapping[str, Any], abstract: Any
+) -> Any:
     """The parameters that a run with these settings began with.
 
     init: key -> variables; abstract: the parameters' shapes with shardings.
@@ -97,4 +108,4 @@ def frozen(init: Callable, net: Any, settings: Mapping[str, Any], abstract: Any)
     key = jax.random.split(jax.random.key(settings["seed"]))[0]
     places = jax.tree.map(lambda x: x.sharding, abstract)
     make = jax.jit(lambda k: init(k)["params"], out_shardings=places)
-    return begin(make(key), net, settings["init_from"])[0]
+    return begin(make(key), parts, settings["init_from"])[0]

@@ -127,7 +127,7 @@ class Run(NamedTuple):
             tree = tree | {"params": transfer.thin(params, on)}
         found = checkpoint.weights(self.folder, tree)
         if thinned:
-            base = transfer.frozen(init, self.parts.net, self.settings, params)
+            base = transfer.frozen(init, self.parts, self.settings, params)
             transfer.check(self.folder, base, on)
             return transfer.fill(base, found["params"]), found["extras"]
         return found["params"], found["extras"]

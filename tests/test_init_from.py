@@ -18,6 +18,7 @@ from fmjax.init_from import init_from
 from fmjax.interop import names
 from tests import runs
 from tests.golden import bert_cases
+from tests.interop import torch_writer
 from tests.test_checkpoint import bits, init, make
 
 
@@ -36,7 +37,13 @@ class TestInitFrom:
         path, want = source
         found, report = init_from(make()[0].params, None, path=path)
         assert bits(found) == bits(want)
-        assert report == {"loaded": optim.paths(want), "fresh": [], "unused": []}
+        nothing = {"renamed": {}, "resized": {}, "misshaped": {}}
+        assert report == {
+            "loaded": optim.paths(want),
+            "fresh": [],
+            "unused": [],
+            **nothing,
+        }
 
     def test_keeps_the_places(self, source):
         state, _ = make(parallel.plan(params="fsdp"))
@@ -74,6 +81,9 @@ class TestInitFrom:
         found, report = init_from(fresh, None, path=path, rename=renames)
         assert bits(found["tower"]) == bits(want["encoder"])
         assert report["unused"] == []
+        assert report["renamed"] == {
+            f"tower/{name}": f"encoder/{name}" for name in ("bias", "kernel")
+        }
 
     def test_skips(self, source):
         path, _ = source
@@ -95,6 +105,50 @@ class TestInitFrom:
         with pytest.raises(ConfigError, match=message):
             init_from(fresh, None, path=source[0], missing=".*")
 
+    def test_all_that_is_wrong_is_said_at_once(self, source):
+        fresh = make(init=functools.partial(init, width=16))[0].params
+        fresh["classify"] = {"bias": jnp.zeros(2)}
+        with pytest.raises(ConfigError) as error:
+            init_from(fresh, None, path=source[0])
+        lines = str(error.value).splitlines()
+        names = ("classify/bias", "encoder/kernel", "head/kernel")
+        assert len(lines) == 3
+        for line, name in zip(lines, names, strict=True):
+            assert name in line
+
+    def test_what_has_another_shape_stays_fresh_where_asked(self, source):
+        path, want = source
+        fresh = make(init=functools.partial(init, width=16))[0].params
+        found, report = init_from(fresh, None, path=path, misshaped="kernel$")
+        for name in ("encoder", "head"):
+            assert bits(found[name]["kernel"]) == bits(fresh[name]["kernel"])
+            assert bits(found[name]["bias"]) == bits(want[name]["bias"])
+        shapes = [[8, 8], [16, 8]]
+        kernels = ["encoder/kernel", "head/kernel"]
+        assert report["misshaped"] == dict.fromkeys(kernels, shapes)
+        assert report["fresh"] == kernels
+
+    @pytest.mark.parametrize("length", [3, 8, 12])
+    def test_positions_are_cut_or_begun_afresh(self, source, length):
+        path, want = source
+        fresh = make(init=functools.partial(init, width=length))[0].params
+        asked = dict(path=path, positions="kernel$")
+        found, report = init_from(fresh, None, **asked)
+        for name in ("encoder", "head"):
+            kept = min(length, 8)
+            got = np.asarray(found[name]["kernel"])
+            np.testing.assert_array_equal(got[:kept], want[name]["kernel"][:kept])
+            np.testing.assert_array_equal(got[kept:], fresh[name]["kernel"][kept:])
+        assert report["fresh"] == []
+        how = f"the first {kept} of 8 rows, {length} here"
+        resized = {f"{name}/kernel": how for name in ("encoder", "head")}
+        assert report["resized"] == ({} if length == 8 else resized)
+
+    @pytest.mark.parametrize("rule", [("[", ""), ("head", r"\1")])
+    def test_a_wrong_rename_is_named(self, source, rule):
+        with pytest.raises(ConfigError, match=r"init_from\.rename"):
+            init_from(make()[0].params, None, path=source[0], rename=(rule,))
+
     def test_two_parameters_renamed_to_one_are_refused(self, source):
         with pytest.raises(ConfigError, match=r"init_from\.rename"):
             init_from(
@@ -107,6 +161,88 @@ class TestInitFrom:
     def test_no_such_place(self, tmp_path):
         with pytest.raises((ConfigError, FileNotFoundError), match="nowhere"):
             init_from(make()[0].params, None, path=str(tmp_path / "nowhere"))
+
+
+def tables(key, rows):
+    """Parameters that count a vocabulary of `rows`."""
+    keys = jax.random.split(key, 3)
+    return {
+        "embed": {"embedding": jax.random.normal(keys[0], (rows, 4))},
+        "out": {"kernel": jax.random.normal(keys[1], (4, rows))},
+        "mlm": {"bias": jax.random.normal(keys[2], (rows,))},
+        "norm": {"scale": jax.random.normal(keys[2], (4,))},
+    }
+
+
+class TestVocabulary:
+    @pytest.fixture
+    def old(self, tmp_path):
+        """(a run with a tokenizer of the letters a to h, its parameters, it)."""
+        folder = tmp_path / "old"
+        words = vocabulary.train("characters", ["abcdefgh"], 11, folder / "a.json")
+        (folder / "a.json").rename(folder / "tokenizer.json")
+        params = tables(jax.random.key(1), 11)
+        made = checkpoint.Checkpoints(folder)
+        made.save_best(1, params, {})
+        made.close()
+        return folder, params, words
+
+    @pytest.mark.parametrize(
+        ("kind", "letters", "rows", "shared"),
+        [
+            ("characters", "hgxyz", 8, 5),  # 3 specials and two letters
+            ("characters", "hgfedcbaxyz", 20, 11),  # and room for more tokens
+            ("wordpiece", "ab ba ab ba", 11, 4),  # a, b; [PAD] and [UNK] by their use
+        ],
+    )
+    def test_rows_go_by_token(self, old, tmp_path, kind, letters, rows, shared):
+        folder, want, before = old
+        new = vocabulary.train(kind, [letters], rows, tmp_path / "n.json")
+        fresh = tables(jax.random.key(2), rows)
+        net = type("Net", (), {"vocab_size": rows})
+        asked = dict(path=str(folder), vocabulary="embed|out|mlm", tokenizer=new)
+        found, report = init_from(fresh, net, **asked)
+        same = {
+            i: before.token_to_id(token)
+            for token, i in new.get_vocab().items()
+            if before.token_to_id(token) is not None
+        }
+        if kind == "wordpiece":
+            pairs = (("[PAD]", "<pad>"), ("[UNK]", "<unk>"), ("[SEP]", "</s>"))
+            same |= {new.token_to_id(a): before.token_to_id(b) for a, b in pairs}
+        else:
+            assert len(same) == shared
+        for path, axis in (("embed/embedding", 0), ("out/kernel", 1), ("mlm/bias", 0)):
+            got, there, here = (
+                np.moveaxis(np.asarray(names.flatten(tree)[path]), axis, 0)
+                for tree in (found, want, fresh)
+            )
+            for i in range(rows):
+                row = there[same[i]] if i in same else here[i]
+                np.testing.assert_array_equal(got[i], row)
+            assert report["resized"][path] == f"{len(same)} of {rows} rows by token"
+        np.testing.assert_array_equal(found["norm"]["scale"], want["norm"]["scale"])
+        assert report["fresh"] == report["unused"] == []
+
+    def test_both_tokenizers_are_needed(self, old, tmp_path):
+        folder, want, words = old
+        net = type("Net", (), {"vocab_size": 11})
+        asked = dict(path=str(folder), vocabulary="embed")
+        with pytest.raises(ConfigError, match="this config's own tokenizer"):
+            init_from(want, net, **asked)
+        (folder / "tokenizer.json").rename(tmp_path / "t.json")
+        with pytest.raises(ConfigError, match=r"init_from\.old_tokenizer"):
+            init_from(want, net, **asked, tokenizer=words)
+        asked["old_tokenizer"] = str(tmp_path / "t.json")
+        found, _ = init_from(want, net, **asked, tokenizer=words)
+        assert bits(found) == bits(want)
+
+    def test_another_width_is_refused(self, old):
+        folder, want, words = old
+        net = type("Net", (), {"vocab_size": 11})
+        fresh = want | {"embed": {"embedding": jnp.ones((11, 5))}}
+        with pytest.raises(ConfigError, match=r"vocabulary, embed/embedding: .*more"):
+            init_from(fresh, net, path=str(folder), vocabulary="embed", tokenizer=words)
 
 
 GOLDEN = pathlib.Path(bert_cases.__file__).parent
@@ -168,7 +304,7 @@ def test_heads_of_bert_are_kept_or_begun_afresh(name, fields, fresh, unused):
 
 def test_other_classes_are_an_error_with_the_remedy():
     net = interop.load(FOLDERS["bert-classify"])[0].clone(classes=5)
-    with pytest.raises(ConfigError, match=r"\(3,\) in .* and \(5,\) here.*skip="):
+    with pytest.raises(ConfigError, match=r"\(3,\) in .* and \(5,\) here.*misshaped="):
         start(net, FOLDERS["bert-classify"], missing="^classify/")
     _, report = start(
         net, FOLDERS["bert-classify"], missing="^classify/", skip="^classify/"
@@ -222,6 +358,18 @@ def test_a_run_without_weights_yet_is_told_from_a_checkpoint(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(ConfigError, match="holds no trained weights"):
         init_from(make()[0].params, None, path=str(tmp_path))
+
+
+def test_torchs_own_file_beside_a_config_is_the_same_checkpoint(tmp_path):
+    folder = FOLDERS["bert-pretrain"]
+    net, variables = interop.load(folder)
+    tensors = load_file(folder / "model.safetensors")
+    torch_writer.write(tmp_path / "pytorch_model.bin", tensors, ())
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    found, report = start(net, tmp_path)
+    assert report["fresh"] == report["unused"] == []
+    for path, value in names.flatten(variables["params"]).items():
+        np.testing.assert_array_equal(found[path], value)
 
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -177,7 +177,7 @@ def _read(
     classes: int | None,
 ) -> Loaded:
     """Without parameters that the file lacks."""
-    tensors = safetensors.read_directory(directory)
+    tensors = _tensors(directory)
     around = names.wrapper(tensors)
     found = {name.removeprefix(around) for name in tensors}
     net = family.Model(**family.fields(config, head, classes, found))
@@ -201,6 +201,16 @@ def _read(
         missing=tuple(path for path in report.missing if path not in zeros),
     )
     return Loaded(net, {"params": names.unflatten(params)}, report)
+
+
+def _tensors(directory: Path) -> dict[str, np.ndarray]:
+    """All tensors of a folder: safetensors, else torch's own file."""
+    older = directory / "pytorch_model.bin"
+    if older.exists() and not any(directory.glob("model.safetensors*")):
+        from fmjax.interop import torch_files
+
+        return torch_files.read(older)
+    return safetensors.read_directory(directory)
 
 
 def save(
