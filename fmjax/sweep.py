@@ -257,7 +257,7 @@ def settle(one: Going, known: Any) -> bool:
 
 @contextlib.contextmanager
 def signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set."""
+    """An event that SIGTERM and SIGINT set; no device is taken hold of."""
     came, old = threading.Event(), {}
     if threading.current_thread() is threading.main_thread():
         for name in (signal.SIGTERM, signal.SIGINT):
