@@ -6,6 +6,7 @@ path, such as 'layer3/attention/query/kernel' (`re.search`; the first match wins
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -164,6 +165,7 @@ def layer_factor(params: Any, decay: float, pattern: str) -> Callable[[str], flo
 def group(
     params: Any,
     total: int,
+    begin: int = 0,
     *,
     name: str = "adamw",
     lr: float = 1e-3,
@@ -189,9 +191,10 @@ def group(
     2020, lars: You et al. 2017, adafactor: Shazeer & Stern 2018 (its decay is not
     scaled by the rate), lion: Chen et al. 2023, muon: Jordan et al. 2024 for matrices,
     embeddings among them, and optax's undecayed Adam for the rest.
-    `no_decay` names what is never decayed.
+    `no_decay` names what is never decayed. begin: the run's step at which the
+    transformation's own count is 0.
     """
-    rate = curve(
+    at = curve(
         total,
         lr=lr,
         schedule=schedule,
@@ -200,6 +203,7 @@ def group(
         cooldown=cooldown,
         drops=drops,
     )
+    rate = (lambda count: at(count + begin)) if begin else at
     decayed = lambda tree: by_path(lambda p: not re.search(no_decay, p), tree)  # noqa: E731
     wd = weight_decay
     table: dict[str, Callable[[], optax.GradientTransformation]] = {
@@ -274,10 +278,13 @@ def _budget(
 def make(
     params: Any,
     total: int,
+    duration: Callable | None = None,
+    /,
     *,
     clip: float | None = None,
     freeze: str | None = None,
     train: str | None = None,
+    unfreeze: Sequence[tuple[str, int | str]] = (),
     adalora: Mapping | None = None,
     groups: Sequence[tuple[str, Mapping]] = (),
     ema: float | None = None,
@@ -288,35 +295,52 @@ def make(
     params: the parameters or their shapes. total: steps of the whole run, of which
     percentages are taken. `settings` are those of `group`; `groups` gives parameters
     some of their own: (('head', {'lr': 1e-2}), ...). What `freeze` matches, or `train`
-    does not, has no optimizer state and no gradient. `adalora`: the fields of
-    `transforms.adalora.budget`, durations among them. `clip` is by the global norm of
-    the trained parameters' gradient, before anything else. `ema` keeps averaged
+    does not, has no optimizer state and no gradient. `unfreeze` lets parameters wait:
+    (('embed|layer0/', '2 epochs'), ('layer1/', '1 epoch')), of which the first match
+    wins (fmjax/unfreeze.py); duration(text, where) gives it steps. `adalora`: the
+    fields of `transforms.adalora.budget`, durations among them. `clip` is by the global
+    norm of the trained parameters' gradient, before anything else. `ema` keeps averaged
     parameters, which evaluation then uses. Raises ConfigError for an unknown setting or
     an idle pattern.
     """
-    base, rate = config.bind("optim", group, settings)(params, total)
+    from fmjax import unfreeze as unfreezing
+
+    bound = {"": config.bind("optim", group, settings)}
+    base, rate = bound[""](params, total)
     transforms = {"": base}
     for pattern, own in groups:
         matches(pattern, params, "optim.groups")
-        bound = config.bind(f"optim.groups {pattern}", group, {**settings, **own})
-        transforms[pattern], _ = bound(params, total)
+        where = f"optim.groups {pattern}"
+        bound[pattern] = config.bind(where, group, {**settings, **own})
+        transforms[pattern], _ = bound[pattern](params, total)
     trainable = trained(params, freeze, train)
     if trainable is not None:
         transforms["frozen"] = optax.set_to_zero()
     learns = dict(zip(paths(params), jax.tree.leaves(trainable), strict=False))
+    duration = duration or functools.partial(config.duration, total=total)
+    begins = unfreezing.starts(params, unfreeze, duration)
 
     def label(path: str) -> str:
         if not learns.get(path, True):
             return "frozen"
-        return next((p for p, _ in groups if re.search(p, path)), "")
+        own = next((p for p, _ in groups if re.search(p, path)), "")
+        if path not in begins:
+            return own
+        at = begins[path]
+        late = f"{own} from step {at}"
+        if late not in transforms:
+            transforms[late] = unfreezing.held(bound[own](params, total, at)[0], at)
+        return late
 
-    tx = base
+    tx, labels = base, by_path(label, params)
     if len(transforms) > 1:
-        tx = optax.partition(transforms, by_path(label, params))
+        tx = optax.partition(transforms, labels)
     if adalora:
         tx = _budget(tx, params, total, adalora)
     if clip:
         tx = optax.chain(optax.clip_by_global_norm(clip), tx)
+    if begins:
+        tx = optax.chain(unfreezing.waiting(begins), tx)
     if ema:
         tx = optax.chain(tx, average(ema))
     return tx, rate, trainable

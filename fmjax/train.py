@@ -119,7 +119,7 @@ def prepare(settings: Mapping[str, Any]) -> Setup:
     init = lambda key: stepping.init(parts.net, one, key)  # noqa: E731
     with config.blaming("model"):
         params = jax.eval_shape(init, jax.random.key(0))["params"]
-    tx, rate, trainable = optimizers.make(params, each["all"], **settings["optim"])
+    tx, rate, trainable = optimizers.make(params, total, steps, **settings["optim"])
     if saving.trained_only:
         transfer.thin(params, trainable)
     apply = stepping.pure(parts.net)

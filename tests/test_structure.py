@@ -84,6 +84,8 @@ MACHINERY = tuple(
         "sweep",
         "study",
         "ranges",
+        "unfreeze",
+        "resize",
     )
 )
 
