@@ -11,6 +11,7 @@ import io
 import lzma
 import os
 import stat
+import sys
 import tarfile
 import unicodedata
 import zipfile
@@ -22,7 +23,13 @@ from typing import IO, Any
 from fmjax.data import cache
 
 _CHUNK = 1 << 20
-_HEADER = 16 << 20  # no honest header (long names, pax records) is as big as this
+_HEADER = 1 << 20  # no honest header (long names, pax records) is as big as this
+_ENTRY = 512  # bytes of a zip's list of members, or of a tar's headers, for each
+_XZ_MEMORY = 128 << 20  # `xz -9` takes 65 MB; a header may ask for 4 GB
+# Marks that let a name be read in another order than it is written.
+_TURNING = frozenset(
+    map(chr, (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+)
 
 _DAMAGE = (
     tarfile.TarError,
@@ -131,7 +138,8 @@ class _Gate:
     def _clean(self, raw: str) -> str:
         if raw.startswith("/") or "\\" in raw or raw[1:2] == ":":
             self.refuse(raw, "an absolute name or one with a backslash")
-        if any(unicodedata.category(c) in ("Cc", "Cs") for c in raw) or len(raw) > 1024:
+        odd = any(unicodedata.category(c) in ("Cc", "Cs") or c in _TURNING for c in raw)
+        if odd or len(raw) > 1024:
             self.refuse(raw, "a name with control characters, or too long")
         parts = [part for part in raw.split("/") if part not in ("", ".")]
         if ".." in parts:
@@ -140,7 +148,9 @@ class _Gate:
 
     def _claim(self, name: str, raw: str, *, is_file: bool) -> None:
         def fold(text: str) -> str:
-            return unicodedata.normalize("NFC", text.casefold())
+            # As file systems do that mind neither case nor what is not seen.
+            seen = [c for c in text if unicodedata.category(c) != "Cf"]
+            return unicodedata.normalize("NFC", "".join(seen).casefold())
 
         parents = [i for i, c in enumerate(name) if c == "/"]
         above = [name[:i] for i in parents] + ([] if is_file else [name])
@@ -183,9 +193,40 @@ def _write(source: IO[bytes], root: Path, name: str, size: int) -> None:
             out.write(chunk)
 
 
+class _Frugal:
+    """A file that does not give more than `most` bytes at a time."""
+
+    def __init__(self, file: IO[bytes], most: int):
+        self.file, self.most = file, most
+
+    def read(self, size: int = -1) -> bytes:
+        if size > self.most:
+            raise ValueError(f"a list of members of {size:,} bytes")
+        return self.file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def open_zip(file: IO[bytes], members: int) -> zipfile.ZipFile:
+    """A zip archive, open. Raises ValueError where it has more members than so many.
+
+    The list of members is read as one piece and takes ten times its size in memory:
+    its length is looked at before.
+    """
+    frugal = _Frugal(file, max(members * _ENTRY, 1 << 17))
+    archive = zipfile.ZipFile(frugal)  # type: ignore[call-overload]
+    frugal.most = sys.maxsize
+    if len(archive.infolist()) > members:
+        raise ValueError(f"more than {members:,} members")
+    return archive
+
+
 def _zip(file: IO[bytes], root: Path, gate: _Gate) -> None:
-    with zipfile.ZipFile(file) as archive:
+    with open_zip(file, gate.max_members) as archive:
         for info in archive.infolist():
+            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                gate.refuse(info.filename, "a compression that is not read here")
             mode = stat.S_IFMT(info.external_attr >> 16)
             if info.flag_bits & 0x1:
                 gate.refuse(info.filename, "encrypted")
@@ -210,6 +251,7 @@ def _tar(file: Any, root: Path, gate: _Gate) -> None:
     capped, end = _Capped(file, gate), 0
     with tarfile.open(fileobj=capped, mode="r:") as archive:  # type: ignore[call-overload]
         for member in archive:
+            capped.headers += _ENTRY * 4
             if member.isfile() and not member.issparse():
                 kind = "file"
             elif member.isdir():
@@ -226,20 +268,24 @@ def _tar(file: Any, root: Path, gate: _Gate) -> None:
             if name:
                 source = archive.extractfile(member)
                 assert source is not None, name
+                capped.headers += member.size
                 _write(source, root, name, member.size)
             end = archive.offset
             archive.members.clear()  # tarfile keeps every header otherwise
     # The checksum stands at the very end, and tarfile stops before it.
-    while capped.read(_CHUNK):
+    while capped.pass_by(_CHUNK):
         if capped.at > end + _HEADER:
             gate.refuse("", "much more after the end of the archive")
 
 
 class _Capped:
-    """A forward-only view that stops a decompressor before it floods the memory."""
+    """A forward-only view that stops a decompressor before it floods the memory.
+
+    headers: bytes that may be read, as distinct from passed by, before it is raised.
+    """
 
     def __init__(self, file: Any, gate: _Gate):
-        self.file, self.gate, self.at = file, gate, 0
+        self.file, self.gate, self.at, self.headers = file, gate, 0, _HEADER
         # Headers and padding come on top of the members' own bytes.
         self.limit = gate.max_bytes + 2048 * gate.max_members
 
@@ -251,8 +297,12 @@ class _Capped:
             self.gate.refuse("", f"more than {self.limit:,} bytes when unpacked")
 
     def read(self, size: int) -> bytes:
-        if size < 0 or size > _HEADER:
-            self.gate.refuse("", f"a header of {size:,} bytes")
+        if not 0 <= size <= self.headers:
+            self.gate.refuse("", f"a header of {size:,} bytes, or many of them")
+        self.headers -= size
+        return self.pass_by(size)
+
+    def pass_by(self, size: int) -> bytes:
         self._check(self.at + size)
         data: bytes = self.file.read(size)
         self.at += len(data)
@@ -263,7 +313,7 @@ class _Capped:
         if position < self.at:
             self.gate.refuse("", "members that overlap")
         while self.at < position:
-            if not self.read(min(_CHUNK, position - self.at)):
+            if not self.pass_by(min(_CHUNK, position - self.at)):
                 break
         return self.at
 
@@ -276,8 +326,40 @@ def _inflate(file: Any) -> Any:
     if magic.startswith(b"BZh"):
         return bz2.BZ2File(file)
     if magic == b"\xfd7zXZ\0":
-        return lzma.LZMAFile(file)
+        return io.BufferedReader(_Xz(file))
     return file
+
+
+class _Xz(io.RawIOBase):
+    """What is in an xz file, with a limit on memory, which lzma.LZMAFile has not."""
+
+    def __init__(self, file: Any):
+        self.file, self.ended = file, False
+        self.stream = self._begin()
+
+    def _begin(self) -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        while not self.ended:
+            more = b""
+            if self.stream.eof:  # streams may follow each other
+                more = self.stream.unused_data or self.file.read(_CHUNK)
+                self.ended = not more
+                self.stream = self._begin()
+            elif self.stream.needs_input:
+                more = self.file.read(_CHUNK)
+                if not more:
+                    raise EOFError("the compressed data end early")
+            data = b"" if self.ended else self.stream.decompress(more, len(view))
+            if data:
+                view[: len(data)] = data
+                return len(data)
+        return 0
 
 
 def _deb(file: IO[bytes], name: str) -> Any:

@@ -14,6 +14,9 @@ import ml_dtypes
 import numpy as np
 
 RANK_LIMIT = 32
+# A tensor takes some 40. One byte of a program may make a dictionary of 64, so that the
+# program's length alone bounds no memory.
+STEP_LIMIT = 4_000_000
 
 DTYPES = {
     "FloatStorage": np.dtype("<f4"),
@@ -57,8 +60,8 @@ class Tensor(NamedTuple):
 def run(program: bytes) -> tuple[Any, int]:
     """What a program builds of dicts, lists, numbers, texts and Tensors, and its end.
 
-    Raises ValueError where it is truncated, or holds an instruction or a name that
-    tensors do not need.
+    Raises ValueError where it is truncated, holds an instruction or a name that
+    tensors do not need, or more than STEP_LIMIT instructions.
     """
     machine = _Machine(program)
     try:
@@ -80,7 +83,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        while True:
+        for _ in range(STEP_LIMIT):
             code = self.take(1)
             if code == b".":
                 if len(self.stack) != 1:
@@ -92,6 +95,7 @@ class _Machine:
                     f"{self.at - 1:,}, which tensors do not need"
                 )
             STEPS[code](self)
+        raise ValueError(f"the program has more than {STEP_LIMIT:,} instructions")
 
     def take(self, count: int) -> bytes:
         if count < 0 or self.at + count > len(self.program):
