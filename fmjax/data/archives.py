@@ -5,6 +5,7 @@ with one bad member is refused as a whole, and nothing of it stays on the disk.
 """
 
 import bz2
+import errno
 import fnmatch
 import gzip
 import io
@@ -24,7 +25,8 @@ from fmjax.data import cache
 
 _CHUNK = 1 << 20
 _HEADER = 1 << 20  # no honest header (long names, pax records) is as big as this
-_ENTRY = 512  # bytes of a zip's list of members, or of a tar's headers, for each
+_ENTRY = 160  # bytes of a zip's list of members for each; 700 in memory
+_HEADERS = 2048  # of a tar for each member
 _XZ_MEMORY = 128 << 20  # `xz -9` takes 65 MB; a header may ask for 4 GB
 # Marks that let a name be read in another order than it is written.
 _TURNING = frozenset(
@@ -42,6 +44,9 @@ _DAMAGE = (
     ValueError,
     OverflowError,
 )
+# A place before the file's beginning that is asked for, a name too long for the disk;
+# gzip's errors have no number.
+_ODD = (None, errno.EINVAL, errno.ENAMETOOLONG)
 
 
 class Refused(ValueError):
@@ -79,7 +84,9 @@ def unpack(
             _members(archive, root, gate)
         except Refused:
             raise
-        except _DAMAGE as error:
+        except (*_DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in _ODD:
+                raise  # the disk is full, say
             raise Refused(f"{archive.name}: damaged or odd archive: {error}") from error
         missing = [p for p in members if not fnmatch.filter(gate.written, p)]
         if missing:
@@ -211,7 +218,7 @@ class _Frugal:
 def open_zip(file: IO[bytes], members: int) -> zipfile.ZipFile:
     """A zip archive, open. Raises ValueError where it has more members than so many.
 
-    The list of members is read as one piece and takes ten times its size in memory:
+    The list of members is read as one piece and takes many times its size in memory:
     its length is looked at before.
     """
     frugal = _Frugal(file, max(members * _ENTRY, 1 << 17))
@@ -228,6 +235,8 @@ def _zip(file: IO[bytes], root: Path, gate: _Gate) -> None:
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 gate.refuse(info.filename, "a compression that is not read here")
             mode = stat.S_IFMT(info.external_attr >> 16)
+            if not info.filename:
+                gate.refuse(info.orig_filename, "a file without a name")
             if info.flag_bits & 0x1:
                 gate.refuse(info.filename, "encrypted")
             if info.orig_filename.rstrip("\0") != info.filename:
@@ -251,7 +260,7 @@ def _tar(file: Any, root: Path, gate: _Gate) -> None:
     capped, end = _Capped(file, gate), 0
     with tarfile.open(fileobj=capped, mode="r:") as archive:  # type: ignore[call-overload]
         for member in archive:
-            capped.headers += _ENTRY * 4
+            capped.headers += _HEADERS
             if member.isfile() and not member.issparse():
                 kind = "file"
             elif member.isdir():
@@ -272,10 +281,13 @@ def _tar(file: Any, root: Path, gate: _Gate) -> None:
                 _write(source, root, name, member.size)
             end = archive.offset
             archive.members.clear()  # tarfile keeps every header otherwise
+    # A header that is damaged ends the archive for tarfile, as a block of zeros does.
+    if capped.last != bytes(tarfile.BLOCKSIZE):
+        gate.refuse("", f"damaged, or cut short, at byte {capped.at:,}")
     # The checksum stands at the very end, and tarfile stops before it.
-    while capped.pass_by(_CHUNK):
-        if capped.at > end + _HEADER:
-            gate.refuse("", "much more after the end of the archive")
+    while rest := capped.pass_by(_CHUNK):
+        if capped.at > end + _HEADER or any(rest):
+            gate.refuse("", "more after the end of the archive")
 
 
 class _Capped:
@@ -286,8 +298,9 @@ class _Capped:
 
     def __init__(self, file: Any, gate: _Gate):
         self.file, self.gate, self.at, self.headers = file, gate, 0, _HEADER
+        self.last = b""
         # Headers and padding come on top of the members' own bytes.
-        self.limit = gate.max_bytes + 2048 * gate.max_members
+        self.limit = gate.max_bytes + _HEADERS * gate.max_members
 
     def tell(self) -> int:
         return self.at
@@ -300,7 +313,8 @@ class _Capped:
         if not 0 <= size <= self.headers:
             self.gate.refuse("", f"a header of {size:,} bytes, or many of them")
         self.headers -= size
-        return self.pass_by(size)
+        self.last = self.pass_by(size)
+        return self.last
 
     def pass_by(self, size: int) -> bytes:
         self._check(self.at + size)

@@ -16,7 +16,7 @@ import numpy as np
 RANK_LIMIT = 32
 # A tensor takes some 40. One byte of a program may make a dictionary of 64, so that the
 # program's length alone bounds no memory.
-STEP_LIMIT = 4_000_000
+STEP_LIMIT = 1_000_000
 
 DTYPES = {
     "FloatStorage": np.dtype("<f4"),

@@ -1,7 +1,6 @@
 """safetensors files as hostile input."""
 
 import json
-import random
 import struct
 
 import ml_dtypes
@@ -130,45 +129,3 @@ def test_malformed_files_are_refused_by_name(name, tmp_path):
     with pytest.raises(ValueError, match=message) as caught:
         read(path)
     assert "hostile.safetensors" in str(caught.value)
-
-
-def test_ten_thousand_mutated_files(tmp_path):
-    """Whatever is accepted, the library reads alike; nothing raises another error."""
-    generator = random.Random(0)
-    path = tmp_path / "x.safetensors"
-    tensors = {
-        "layer.0.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
-        "layer.0.bias": np.arange(3, dtype=np.float16),
-        "ids": np.arange(4),
-    }
-    whole = safetensors.numpy.save(tensors, metadata={"format": "pt"})
-    start = 8 + int.from_bytes(whole[:8], "little")
-    accepted = 0
-    for _ in range(10_000):
-        content = bytearray(whole)
-        for _ in range(generator.choice((1, 1, 2, 8))):
-            at = generator.randrange(min(start, len(content)) or 1)
-            match generator.randrange(4):
-                case 0:
-                    content[at] ^= 1 << generator.randrange(8)
-                case 1:
-                    content[at] = generator.choice(b'0123456789,:"[]{}-. ./')
-                case 2:
-                    del content[at : at + generator.randrange(1, 9)]
-                case 3:
-                    content[at:at] = content[at : at + generator.randrange(1, 9)]
-            if not content:
-                break
-        path.write_bytes(content)
-        try:
-            found = read(path)
-        except ValueError:
-            continue
-        accepted += 1
-        expected = safetensors.numpy.load(bytes(content))
-        assert set(found) == set(expected)
-        for name, array in found.items():
-            assert array.dtype == expected[name].dtype
-            np.testing.assert_array_equal(array, expected[name])
-    # Letters of a name or of the metadata may change; little else may.
-    assert 100 < accepted < 5_000

@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from experiments.hostile import torch_writer as writer
 from fmjax.interop import torch_files, torch_program
-from tests.interop import torch_writer as writer
 
 RANDOM = np.random.default_rng(0)
 TENSORS = {
@@ -225,41 +225,6 @@ def test_other_files_are_refused(tmp_path):
     path.write_bytes(b"words")
     with pytest.raises(ValueError, match="neither a zip archive nor"):
         torch_files.read(path)
-
-
-def test_mutated_files_are_read_or_refused(tmp_path):
-    small = {"weight": TENSORS["conv.weight"], "count": TENSORS["count"]}
-    path = tmp_path / "a.pth"
-    writer.write(path, small, ("state_dict",))
-    whole, program = path.read_bytes(), writer.program(small, ("state_dict",))[0]
-    random, read = np.random.default_rng(1), 0
-
-    def mutated(data):
-        data = bytearray(data)
-        for _ in range(random.integers(1, 4)):
-            data[random.integers(len(data))] = random.integers(256)
-        return bytes(
-            data[: random.integers(len(data))] if random.random() < 0.2 else data
-        )
-
-    for _ in range(3000):
-        try:
-            torch_program.run(mutated(program))
-            read += 1
-        except ValueError:
-            pass
-    writer.write_row(path, small)
-    row = path.read_bytes()
-    for i in range(600):
-        path.write_bytes(mutated(row if i % 2 else whole))
-        try:
-            found = torch_files.read(path)
-            read += 1
-        except ValueError:
-            continue
-        # Checksums guard the numbers; a changed name or shape shows.
-        assert sum(x.nbytes for x in found.values()) <= 4 * len(whole)
-    assert 0 < read < 2000, "mutations are all harmless, or all refused: void"
 
 
 @pytest.mark.parity

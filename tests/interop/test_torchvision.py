@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from experiments.hostile import torch_writer
 from fmjax import interop
 from fmjax.interop import names, torchvision
 from fmjax.models import alexnet, mobilenet, resnet
 from tests.golden import convnet_cases as cases
-from tests.interop import torch_writer
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "convnets"
 COMMITTED = [name for name, case in cases.CASES.items() if case.golden]

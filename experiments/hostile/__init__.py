@@ -1,0 +1,1 @@
+"""Files that somebody has tampered with, by the ten thousand."""
