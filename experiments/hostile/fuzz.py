@@ -102,12 +102,12 @@ def unpacked_inside(path: Path) -> str | None:
     return None if len({x.casefold() for x in found}) == len(found) else "two alike"
 
 
+TORCH = ("torch", "torch-program", "torch-older")
 READERS: dict[str, Callable[[Path], str | None]] = {
     "safetensors": same_as_the_library,
-    "torch": numbers_of_the_file,
-    "torch-program": numbers_of_the_file,
-    "torch-older": numbers_of_the_file,
-} | dict.fromkeys(("zip", "tar", "tar.gz", "tar.xz", "deb"), unpacked_inside)
+    **dict.fromkeys(TORCH, numbers_of_the_file),
+    **dict.fromkeys(("zip", "tar", "tar.gz", "tar.xz", "deb"), unpacked_inside),
+}
 
 
 def limit_memory(more: int) -> None:
