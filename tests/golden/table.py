@@ -1,8 +1,8 @@
-"""Measures every case against transformers: `python -m tests.golden.table [--again]`.
+"""Measures every case against its reference: `python -m tests.golden.table [--again]`.
 
-Needs the `parity` extra. Appends a line a case to parity.jsonl, goes on after what is
-there of the same versions, and prints the README's table: each family's largest
-differences.
+Needs the `parity` extra and timm. Appends a line a case to parity.jsonl, goes on after
+what is there of the same versions, and prints the README's table: each family's largest
+differences. Convnets' gradients are compared in float64, all else in float32.
 """
 
 import json
@@ -13,7 +13,7 @@ import tempfile
 if __name__ == "__main__":
     from tests import conftest  # noqa: F401  (compiled as the tests are, once)
 
-from . import bert_cases, lm_cases
+from . import bert_cases, convnet_cases, lm_cases, vision_cases
 
 RESULTS = pathlib.Path(__file__).with_name("parity.jsonl")
 HEADS = {
@@ -27,17 +27,63 @@ HEADS = {
     "GPT2LMHeadModel": "GPT-2",
     "MarianMTModel": "Transformer (Marian)",
 }
+VISION = {
+    "ViTForImageClassification": "ViT",
+    "ViTModel": "ViT, encoder",
+    "timm": "ViT (timm's)",
+    "ViTMAEForPreTraining": "MAE",
+    "CLIPModel": "CLIP",
+}
+CONVNETS = {
+    "alexnet": ("AlexNet", "torch `AlexNet`, written out"),
+    "inception": ("Inception-v3", "timm `InceptionV3`"),
+    "resnet": ("ResNet", "torch, written out, and timm `ResNet`"),
+    "mobilenet": ("MobileNetV2", "torch, written out, and timm `EfficientNet`"),
+}
 FAMILIES = (*list(HEADS.values())[:-1], "T5 1.0", "T5 1.1", "Transformer (Marian)")
-CASES = bert_cases.CASES | lm_cases.CASES
+FAMILIES += (*VISION.values(), *(name for name, _ in CONVNETS.values()))
+PICTURES = convnet_cases.CASES | convnet_cases.FULL
+CASES = bert_cases.CASES | lm_cases.CASES | vision_cases.CASES | PICTURES
 PARTS = ("act", "output", "loss", "grad")
 
 
 def family(case):
     """The row of the table that a case is of."""
+    if isinstance(case, convnet_cases.Case):
+        return CONVNETS[case.family][0]
     if case.kind == "T5ForConditionalGeneration":
         gated = "gated" in case.config().get("feed_forward_proj", "")
         return "T5 1.1" if gated else "T5 1.0"
-    return HEADS[case.kind]
+    return (HEADS | VISION)[case.kind]
+
+
+def reference(case):
+    """What a case is held against, as the table names it."""
+    if isinstance(case, convnet_cases.Case):
+        return CONVNETS[case.family][1]
+    if case.kind == "timm":
+        return "timm `VisionTransformer`"
+    return f"transformers `{case.kind}`"
+
+
+def compared(case, folder):
+    """(largest differences by part, is what fmjax writes the same bits?)"""
+    from . import compare, compare_vision
+
+    if isinstance(case, convnet_cases.Case):
+        found = compare_vision.convnet(case, folder)
+        worst = dict.fromkeys(PARTS, 0.0)
+        for name, value in found.worst.items():
+            part = name.partition("/")[0]
+            # Statistics are what an activation's batch has left behind.
+            part = "act" if part == "stat" else part
+            if part in worst:
+                worst[part] = max(worst[part], value)
+        return worst, found.bit_equal
+    vision = isinstance(case, vision_cases.Case)
+    run = compare_vision.transformer if vision else compare.run
+    found = run(case, folder)
+    return found.worst, found.bit_equal and not any(found.info.values())
 
 
 def measured():
@@ -63,9 +109,10 @@ def main():
     import torch
     import transformers
 
-    from . import compare
+    from . import timm_alone
 
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    pictured = {"timm": timm_alone.import_timm().__version__}
     kept = {} if "--again" in sys.argv else measured()
     kept = {n: x for n, x in kept.items() if versions.items() <= x.items()}
     RESULTS.write_text("".join(json.dumps(line) + "\n" for line in kept.values()))
@@ -73,12 +120,12 @@ def main():
         if name in kept:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            found = compare.run(case, pathlib.Path(folder))
+            worst, bit_equal = compared(case, pathlib.Path(folder))
         line = {"case": name, "family": family(case), "reference": case.kind}
-        line |= {part: found.worst[part] for part in PARTS}
-        line["bit_equal"] = found.bit_equal and not any(found.info.values())
+        line |= {part: worst[part] for part in PARTS} | {"bit_equal": bit_equal}
+        own = not isinstance(case, bert_cases.Case | lm_cases.Case)
         with RESULTS.open("a") as file:
-            file.write(json.dumps(line | versions) + "\n")
+            file.write(json.dumps(line | versions | (pictured if own else {})) + "\n")
         print(line, flush=True)
     for row in rows():
         print(shown(row))
@@ -90,7 +137,7 @@ def shown(row):
     numbers = " | ".join(f"{x:.1e}" for x in (outputs, row["loss"], row["grad"]))
     numbers = numbers.replace("e-0", "e-")
     trip = "bit-equal" if row["bit_equal"] else "differs"
-    kind = f"transformers `{row['reference']}`"
+    kind = reference(CASES[row["case"]])
     return f"| {row['family']} | {kind} | {row['cases']} | {numbers} | {trip} |"
 
 

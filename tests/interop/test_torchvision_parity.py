@@ -3,7 +3,6 @@
 import importlib.util
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,52 +15,19 @@ torch = pytest.importorskip("torch", reason="needs torch and timm")
 if importlib.util.find_spec("timm") is None:
     pytest.skip("needs torch and timm", allow_module_level=True)
 
-import safetensors.torch  # noqa: E402  (imports torch)
-
+from tests.golden import compare_vision  # noqa: E402  (imports torch)
 from tests.golden import convnet_reference as reference  # noqa: E402
-
-
-def gradients_in_float64(case, net, variables, images, label):
-    """By name. In float32 a ReLU near 0 falls on one side here, and there on the other:
-    torch's own gradients of MobileNetV2 are then 1 % from its float64's."""
-    with jax.enable_x64(True):
-        double = lambda array: jnp.asarray(array, jnp.float64)  # noqa: E731
-        variables = jax.tree.map(double, variables)
-        net = net.clone(dtype="float64")
-        found = cases.ours(case, net, variables, double(images), label)
-    return {name: array for name, array in found.items() if name.startswith("grad/")}
 
 
 @pytest.mark.parametrize("name", [*cases.CASES, *cases.FULL])
 def test_equals_torch(name, tmp_path):
     case = (cases.CASES | cases.FULL)[name]
-    theirs = reference.model(case)
-    state = {key: tensor.clone() for key, tensor in theirs.state_dict().items()}
-    path = tmp_path / "theirs.pth"
-    torch.save(state, path)
-    net, variables, report = torchvision.read(path, **dict(case.ours))
-    assert report.unknown == report.unused == report.missing == ()
-
-    images, label = cases.inputs(case, net.classes)
-    expected, _ = reference.exactly(case, images, label)
-    got = cases.ours(case, net, variables, images, label, gradients=False)
-    got |= gradients_in_float64(case, net, variables, images, label)
-    assert set(expected) == set(got), sorted(set(expected) ^ set(got))
-    found = cases.differences(expected, got)
-    print(name, cases.assert_within_bars(found, case.tiny))
-
-    torchvision.save(tmp_path / "a.safetensors", net, variables, naming=case.naming)
-    back = safetensors.torch.load_file(tmp_path / "a.safetensors")
-    assert set(back) == set(state)
-    for key, tensor in state.items():
-        assert torch.equal(back[key], tensor), key
-    again = reference.model(case)
-    again.load_state_dict(back)
-    again.eval()
-    theirs.load_state_dict(state)
-    theirs.eval()
-    x = torch.tensor(images).permute(0, 3, 1, 2)
-    np.testing.assert_array_equal(again(x).detach(), theirs(x).detach())
+    found = compare_vision.convnet(case, tmp_path)
+    print(name, cases.assert_within_bars(found.worst, case.tiny))
+    assert found.bit_equal
+    x = torch.tensor(found.given["images"]).permute(0, 3, 1, 2)
+    one, other = found.again(x).detach(), found.reference(x).detach()
+    np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize(
