@@ -48,7 +48,7 @@ def get_config(arg: str = "20") -> ConfigDict:
         c.inputs.crop = 2
         c.optim = dict(name="sgd", lr=0.1, momentum=0.9, weight_decay=5e-4)
         c.optim.update(dict(nesterov=True, schedule="cosine", warmup="10%"))
-        c.steps = "6 epochs"
+        c.steps = "3 epochs"
     if arg == "tiny":
         c.data = dict(name="synthetic_images", size=64, shape=(8, 8, 1))
         c.inputs.crop = 1

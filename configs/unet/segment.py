@@ -23,11 +23,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c.model = dict(name="unet", classes=None, channels=(16, 32, 64, 128))
     c.model.update(dict(padding="same", dropout=0.0))
     c.objective = dict(name="segment", dice=1.0, cross_entropy=1.0)
-    c.data = dict(name="scenes", side=64)
+    c.data = dict(name="scenes", side=48)
     c.inputs = dict(name="image_mask", flip=True, mean=0.5, std=0.25)
     c.optim = dict(name="adam", lr=1e-3, schedule="cosine", warmup="2%", clip=1.0)
     c.batch_size = 16
-    c.steps = "6 epochs"
+    c.steps = "2 epochs"
     c.accum = 1
     c.evaluate = dict(every="1 epoch", splits=("validation",), patience=None)
     c.evaluate.metric = "validation/loss"

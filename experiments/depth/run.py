@@ -2,7 +2,7 @@
 
     python -m experiments.depth.run [--seeds 1]
 
-Plain nets and ResNets of 20 and 56 layers, trained alike on Fashion-MNIST's images at
+Plain nets and ResNets of 20 and 44 layers, trained alike on Fashion-MNIST's images at
 14 x 14 without augmentation; training error is what is asked for. Interrupted and run
 again, it goes on where it was. Leaves runs/depth (--workdir): report.html, report.json,
 results.jsonl, training_error.svg and the runs' folders.
@@ -24,25 +24,25 @@ from fmjax.metrics import bootstrap
 CONFIG = "configs/resnet/fashion_mnist.py"
 NETS = {
     "plain-20": "plain-20",
-    "plain-56": "plain-56",
+    "plain-44": "plain-44",
     "ResNet-20": "20",
-    "ResNet-56": "56",
+    "ResNet-44": "44",
 }
-STEPS = 500
+STEPS, BATCH = 250, 64
 LAST = 5  # records that the final training error is the mean of
 
 
 def settings_of(variant: str, tiny: bool) -> dict[str, Any]:
     if tiny:
         found: dict[str, Any] = config.load(f"{CONFIG}:tiny")
-        deep = 1 + variant.endswith("56")
+        deep = 1 + variant.endswith("44")
         found["model"].update(
             depths=(deep, deep), shortcut=not variant.startswith("plain")
         )
         return found
     found = config.load(f"{CONFIG}:{variant}")
     found["inputs"] |= {"size": 14, "flip": False, "crop": 0}
-    found["steps"] = f"{STEPS} steps"
+    found |= {"steps": f"{STEPS} steps", "batch_size": BATCH}
     found["evaluate"] |= {"every": f"{STEPS} steps"}
     found["checkpoint"] |= {"every": "100 steps"}
     found["log"] |= {"every": "20 steps"}
@@ -80,8 +80,8 @@ def measure(folders: dict[str, list[pathlib.Path]], draws: int) -> dict[str, Any
             ],
         }
     for kind in ("plain", "ResNet"):
-        deep, shallow = right[f"{kind}-56"], right[f"{kind}-20"]
-        found["differences"][f"{kind}-56 - {kind}-20"] = bootstrap.paired_difference(
+        deep, shallow = right[f"{kind}-44"], right[f"{kind}-20"]
+        found["differences"][f"{kind}-44 - {kind}-20"] = bootstrap.paired_difference(
             1 - deep, 1 - shallow, seed=0, draws=draws
         )
     return found
