@@ -19,6 +19,7 @@ VERBS = {
     "generate": "write text from prompts, or for a split, with metrics",
     "convert": "turn a public checkpoint into a run, or a run into one",
     "fsck": "check every checkpoint of a run for damage",
+    "compile": "compile a config for a TPU slice, and say what it costs",
     "report": "write a run's HTML report",
     "sweep": "search a config's fields for the best value of the watched metric",
 }

@@ -46,3 +46,73 @@ def cost(compiled: Any) -> dict[str, float]:
         size = getattr(memory, f"{name}_size_in_bytes", math.nan)
         found[f"{name}_bytes_per_device"] = float(size)
     return found
+
+
+def compiled_table(found: dict[str, Any]) -> str:
+    """What `fmjax.compile.measure` found, to be read."""
+    size = lambda n: f"{n / 2**30:.2f} GiB" if n >= 2**27 else f"{n / 2**20:.2f} MiB"  # noqa: E731
+    mesh = " x ".join(f"{name} {n}" for name, n in found["mesh"].items())
+    table = Table(title=found.get("config", "step"), title_justify="left")
+    table.add_column("of one step")
+    table.add_column("", justify="right")
+    rows = {
+        "devices": f"{found['devices']} {found.get('device', 'of no kind')}: {mesh}",
+        "parameters": f"{found['parameters']:,}",
+        "batch": f"{found['batch_size']:,}",
+        "model FLOPs": f"{found['model_flops']:.4g}",
+        "state a device": size(found["state_bytes"]),
+    }
+    if "fits" in found:
+        capacity = found.get("capacity_bytes")
+        of = f" of {size(capacity)}" if capacity else ""
+        rows["peak memory a device"] = size(found.get("peak_bytes", 0)) + of
+        rows["fits"] = "yes" if found["fits"] else "NO"
+        rows["compiled in"] = f"{found['compile_seconds']:.1f} s"
+    if found.get("fits"):
+        for name in ("argument", "temporary", "code"):
+            rows[f"  {name}"] = size(found[f"{name}_bytes"])
+        rows["FLOPs a device"] = f"{found['flops_per_device']:.4g}"
+        rows["of which the model's"] = f"{found['useful']:.1%}"
+        rows["HBM traffic a device"] = size(found["hbm_traffic_bytes"])
+        for name, row in list(found["collectives"].items())[:8]:
+            rows[f"  {name}"] = f"{size(row['bytes'])} in {row['times']:,}"
+        if found["loops_of_unknown_length"]:
+            names = ", ".join(found["loops_of_unknown_length"])
+            rows["loops of unknown length, counted once"] = names
+    if "seconds_at_least" in found:
+        for name, seconds in found["seconds_at_least"].items():
+            rows[f"{name}, at least"] = f"{1e3 * seconds:.2f} ms"
+        rows["MFU, at most"] = f"{found['mfu_at_most']:.1%}"
+    for name, text in rows.items():
+        table.add_row(name, text)
+    tables = [table]
+    listed = Table(title="largest arrays of the state", title_justify="left")
+    for name in ("path", "shape", "dtype", "sharding", "bytes/device"):
+        listed.add_column(name, justify="right" if "bytes" in name else "left")
+    for row in found["largest_arrays"]:
+        listed.add_row(
+            row["path"], str(row["shape"]), row["dtype"], row["sharding"],
+            size(row["bytes"]),
+        )  # fmt: skip
+    tables.append(listed)
+    if found.get("largest_allocations"):
+        held = Table(title="largest allocations", title_justify="left")
+        for name in ("bytes", "shape", "of"):
+            held.add_column(name)
+        for row in found["largest_allocations"]:
+            held.add_row(size(row["bytes"]), row["shape"], row["operator"])
+        tables.append(held)
+    if "tried" in found:
+        tried = Table(title="would it fit with", title_justify="left")
+        for name in ("change, with those above", "peak", "fits"):
+            tried.add_column(name)
+        for row in found["tried"]:
+            peak = size(row["peak_bytes"]) if "peak_bytes" in row else row.get("error")
+            fits = {True: "yes", False: "no"}.get(row.get("fits"), "")
+            tried.add_row(row["change"], peak, fits)
+        tables.append(tried)
+    console = Console(width=110)
+    with console.capture() as printed:
+        for one in tables:
+            console.print(one)
+    return printed.get()

@@ -42,7 +42,7 @@ def start(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
 
 
 def plan(
-    there: Sequence | None = None,
+    there: Sequence | int | None = None,
     *,
     mesh: Sequence[tuple[str, int]] = (("data", -1),),
     how: str = "jit",
@@ -56,20 +56,22 @@ def plan(
     params: 'replicate', 'fsdp' (each array cut along its largest divisible dimension
     over the axis 'fsdp', or the first), 'tensor' (a transformer's heads, MLPs and
     vocabulary cut over 'model'), 'fsdp+tensor', or an ordered table of (regex over the
-    parameter's path, partition spec as a tuple). there: None for this machine's.
+    parameter's path, partition spec as a tuple). there: None for this machine's; a
+    number for so many that are nowhere, in an abstract mesh.
     Raises ConfigError where the numbers do not fit.
     """
-    there = jax.devices() if there is None else list(there)
-    count = len(there) if devices is None else devices
-    if not 0 < count <= len(there):
+    there = jax.devices() if there is None else there
+    found = list(range(there)) if isinstance(there, int) else list(there)
+    count = len(found) if devices is None else devices
+    if not 0 < count <= len(found):
         raise ConfigError(
-            f"parallel.devices={count}, but there are {len(there)}; on a CPU set "
+            f"parallel.devices={count}, but there are {len(found)}; on a CPU set "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={count}"
         )
     if how not in ("jit", "pmap"):
         raise ConfigError(f"parallel.how={how!r}; {suggest(str(how), ('jit', 'pmap'))}")
     sharding.check(params, [name for name, _ in mesh])
-    made = Plan(sharding.mesh(mesh, there[:count], slices), how, params)
+    made = Plan(sharding.mesh(mesh, found[:count], slices), how, params)
     if how == "pmap" and (params != "replicate" or len(mesh) > 1 or not made.cut):
         raise ConfigError(
             "pmap keeps whole copies of the parameters on one axis: set "

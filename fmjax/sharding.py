@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fmjax.config import ConfigError, suggest
@@ -49,7 +49,7 @@ TENSOR: tuple[tuple[str, tuple[tuple, ...]], ...] = (
 class Plan(NamedTuple):
     """Where a run computes."""
 
-    mesh: Mesh
+    mesh: Any  # a Mesh, or an AbstractMesh of devices that are nowhere
     how: str  # 'jit' or 'pmap'
     rules: Rules
 
@@ -76,13 +76,13 @@ class Plan(NamedTuple):
         return NamedSharding(self.mesh, P())
 
 
-def mesh(axes: Sequence[tuple[str, int]], devices: Sequence, slices: int = 1) -> Mesh:
+def mesh(axes: Sequence[tuple[str, int]], devices: Sequence, slices: int = 1) -> Any:
     """A mesh of (axis, size) pairs over `devices`; one size may be -1.
 
     slices: parts of the machine with a slower network between them, over which the
     first axis is cut; within a slice all axes keep to its fast links. Devices that tell
-    no slice, as a CPU's, are cut into so many runs. Raises ConfigError where the
-    numbers do not fit.
+    no slice, as a CPU's, are cut into so many runs. Numbers instead of devices give an
+    abstract mesh. Raises ConfigError where the sizes do not fit.
     """
     count = len(devices)
     names, sizes = [name for name, _ in axes], [int(size) for _, size in axes]
@@ -102,6 +102,8 @@ def mesh(axes: Sequence[tuple[str, int]], devices: Sequence, slices: int = 1) ->
             f"parallel.slices={slices}: the first mesh axis, {names[0]!r} of size "
             f"{sizes[0]}, is cut over the slices of {count} devices{told}"
         )
+    if isinstance(devices[0], int):
+        return AbstractMesh(tuple(sizes), tuple(names), axis_types=types)
     if len(there) == 1:
         if slices > 1:
             return Mesh(np.asarray(devices).reshape(sizes), names, axis_types=types)
@@ -126,7 +128,7 @@ def check(rules: Rules, names: Sequence[str]) -> None:
         )
 
 
-def _misfit(axes: Sequence, path: str, shape: tuple, mesh: Mesh, where: str) -> str:
+def _misfit(axes: Sequence, path: str, shape: tuple, mesh: Any, where: str) -> str:
     """What keeps an array from being cut so, in words; '' where nothing does."""
     for dim, axis in enumerate(axes):
         names = (axis,) if isinstance(axis, str) else axis or ()

@@ -67,14 +67,17 @@ class Setup(NamedTuple):
     sample: Any  # a batch, its shapes
 
 
-def prepare(settings: Mapping[str, Any]) -> Setup:
-    """Finds and checks all that `train`'s settings name. Raises config.ConfigError."""
+def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
+    """Finds and checks all that `train`'s settings name. Raises config.ConfigError.
+
+    there: devices that need not be here, or their number; None: this machine's.
+    """
     batch_size, seed = settings["batch_size"], settings["seed"]
     asked = settings["evaluate"] or {"splits": ()}
     watch = config.bind("evaluate", watching.Watch, asked)()
     saving = config.bind("checkpoint", Saving, settings["checkpoint"])()
     log = config.bind("log", Log, settings["log"])()
-    plan = config.bind("parallel", devices.plan, settings["parallel"])()
+    plan = config.bind("parallel", devices.plan, settings["parallel"])(there)
     devices.check_batch(batch_size, plan, settings["accum"])
     parts = config.assemble(settings)
 

@@ -74,6 +74,8 @@ MACHINERY = tuple(
         "flops",
         "hlo",
         "collectives",
+        "chips",
+        "compile",
         "stand_in",
         "workdir",
         "predict",

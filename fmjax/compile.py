@@ -1,0 +1,284 @@
+"""Compile a config's train step for a TPU slice, without a TPU, and say what it costs.
+
+    fmjax compile --config configs/bert/pretrain.py:large --topology v5e:4x4
+    fmjax compile --config configs/gpt/language_model.py:gpt3-13b \\
+        --topology v5p:4x4x4 --config.parallel.params=fsdp+tensor \\
+        --config.parallel.mesh="(('data', -1), ('model', 4))" --json cost.json
+
+The real step, by the real TPU compiler (`pip install 'fmjax[tpu]'`): peak memory of a
+chip against what it has, operations with loops counted as often as they run, the
+model's own operations, collectives by kind and mesh axis, and a roofline. Nothing is
+allocated. Data that are not here are stood in for by made-up rows of the same shapes
+(--data own: the config's). Where a step does not fit, the largest arrays are listed and
+changes that would make it fit are tried.
+
+--devices N compiles for N devices of this machine; where it has fewer, only the rules
+are checked, over an abstract mesh.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import math
+import os
+import pathlib
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from fmjax import chips, cli, config, costs, flops, hlo, parallel, stand_in, train
+from fmjax.collectives import axes_of
+from fmjax.optim import paths
+from fmjax.step import pure
+
+UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "": 1}
+
+
+def devices_of(topology: str, slices: int = 1) -> list[Any]:
+    """The devices of `slices` slices such as 'v5e:4x4' or 'v5p:4x4x8', in no machine.
+
+    Raises config.ConfigError where there is no TPU compiler, or no such slice.
+    """
+    from jax.experimental import topologies
+
+    # There is no machine to ask about itself, and no chip to be alone with.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    more = {"num_slices": slices} if slices > 1 else {}
+    try:
+        made = topologies.get_topology_desc(
+            platform="tpu", topology_name=topology, **more
+        )
+    except RuntimeError as error:
+        text = str(error).splitlines()[0]
+        if "not installed" in text:
+            raise config.ConfigError(
+                "there is no TPU compiler here: pip install 'fmjax[tpu]' (on Linux; no "
+                f"TPU is needed). jax says: {text}"
+            ) from error
+        raise config.ConfigError(
+            f"--topology {topology}: {text}; known are v5e:4x4, v5p:4x4x8, v6e:8x8 and "
+            "the like"
+        ) from error
+    return list(made.devices)
+
+
+def measure(
+    settings: Mapping[str, Any], there: Any = None, *, top: int = 8
+) -> dict[str, Any]:
+    """What the train step of a config costs on `there`, devices or their number.
+
+    settings: as `train.train` takes them. A number gives no more than the rules: what
+    each device holds, and the model's operations. Where the program does not fit,
+    `fits` is False and `largest_allocations` is what the compiler lists.
+    """
+    defaults = inspect.signature(train.train).parameters.values()
+    whole = {p.name: p.default for p in defaults if p.default is not p.empty}
+    setup = train.prepare(whole | dict(settings), there)
+    plan, slices = setup.plan, (settings.get("parallel") or {}).get("slices", 1)
+    batch = parallel.like_batch(setup.sample, plan)
+    found: dict[str, Any] = {
+        "mesh": dict(plan.mesh.shape),
+        "slices": slices,
+        "devices": plan.mesh.size,
+        "batch_size": settings["batch_size"],
+        "parameters": costs.count(setup.state.params),
+        "model_flops": flops.count(plain(setup), setup.state, batch),
+        "state_bytes": sum(map(_local, jax.tree.leaves(setup.state))),
+        "largest_arrays": largest(setup.state, top),
+    }
+    if isinstance(there, int):
+        return found
+    kind = plan.mesh.devices.flat[0].device_kind
+    chip = chips.CHIPS.get(kind)
+    found |= {"device": chip.name if chip else kind}
+    began = time.monotonic()
+    try:
+        compiled = parallel.compile_step(setup.step, setup.state, batch, plan)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        seconds = {"compile_seconds": time.monotonic() - began}
+        return found | seconds | exhausted(str(error))
+    found["compile_seconds"] = time.monotonic() - began
+    memory = compiled.memory_analysis()
+    cost = hlo.costs(hlo.parse(compiled.as_text()))
+    axes = {
+        one.name: "+".join(axes_of(one.groups, plan.mesh.shape) or ("unknown axes",))
+        for one in cost.collectives
+    }
+    unknown = [name for name, times in cost.loops if not times]
+    found |= {
+        "fits": True,
+        "peak_bytes": memory.peak_memory_in_bytes,
+        "argument_bytes": memory.argument_size_in_bytes,
+        "temporary_bytes": memory.temp_size_in_bytes,
+        "code_bytes": memory.generated_code_size_in_bytes,
+        "flops_per_device": cost.flops,
+        "useful": found["model_flops"] / max(cost.flops * plan.mesh.size, 1),
+        "hbm_traffic_bytes": cost.bytes,
+        "collectives": chips.by_axis(cost.collectives, axes),
+        "loops": dict(cost.loops),
+        "loops_of_unknown_length": unknown,
+    }
+    if chip:
+        times = chips.roofline(
+            chip, cost.flops, cost.bytes, cost.collectives, plan.mesh.size, slices
+        )
+        peak = times["step"] * chip.flops * plan.mesh.size
+        found |= {"capacity_bytes": chip.capacity, "seconds_at_least": times}
+        found |= {"mfu_at_most": found["model_flops"] / peak}
+    return found
+
+
+def plain(setup: train.Setup) -> Callable:
+    """The step of the same model that computes nothing twice: its own operations."""
+    net = setup.parts.net
+    if getattr(net, "remat", None) is None or not hasattr(net, "clone"):
+        return setup.step
+    return functools.partial(setup.step, apply=pure(net.clone(remat=None)))
+
+
+def _local(leaf: Any) -> int:
+    """Bytes of an array on one device."""
+    size = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else None
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * (
+        size or leaf.dtype.itemsize
+    )
+
+
+def largest(state: Any, top: int) -> list[dict[str, Any]]:
+    """The arrays of a state that take most on one device, with where they live."""
+    found: list[dict[str, Any]] = [
+        {
+            "path": path,
+            "shape": list(leaf.shape),
+            "dtype": str(leaf.dtype),
+            "sharding": ", ".join(map(str, leaf.sharding.spec)) or "whole",
+            "bytes": _local(leaf),
+        }
+        for path, leaf in zip(paths(state), jax.tree.leaves(state), strict=True)
+    ]
+    return sorted(found, key=lambda row: -row["bytes"])[:top]
+
+
+def exhausted(message: str) -> dict[str, Any]:
+    """What the compiler says about a program that does not fit."""
+    size = r"([\d.]+)([KMG]?)"
+    used = re.search(rf"Used {size} of {size} hbm", message)
+    number = lambda a, b: round(float(a) * UNITS[b])  # noqa: E731
+    rows = []
+    for block in re.split(r"\n\s*\d+\. Size: ", message)[1:9]:
+        amount = re.match(size, block)
+        shape = re.search(r"Shape: (\S+)", block)
+        operator = re.search(r"Operator: (?:op_name=)?\"?([^\"\n]+)", block)
+        rows.append(
+            {
+                "bytes": number(*amount.groups()) if amount else 0,
+                "shape": shape[1] if shape else "",
+                "operator": operator[1] if operator else "",
+            }
+        )
+    found: dict[str, Any] = {"fits": False, "largest_allocations": rows}
+    if used:
+        found["peak_bytes"] = number(used[1], used[2])
+        found["capacity_bytes"] = number(used[3], used[4])
+    else:
+        found["message"] = message[:2000]
+    return found
+
+
+def remedies(settings: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """Changes that make a step smaller, the cheapest first: (in words, overrides)."""
+    model, laid = settings["model"], settings.get("parallel") or {}
+    fields = config.fields(config.find("model", model["name"]).Model)
+    sized = config.find("model", model["name"]).SIZES.get(model.get("size"), {}) | model
+    found = []
+    if laid.get("params", "replicate") == "replicate":
+        found.append(("parameters cut", {"parallel.params": "fsdp"}))
+    if "dtype" in fields and sized.get("dtype", "float32") == "float32":
+        found.append(("computed in bfloat16", {"model.dtype": "bfloat16"}))
+    if "remat" in fields and sized.get("remat") != "full":
+        found.append(("remat", {"model.remat": "full"}))
+    if "scan" in fields and not sized.get("scan"):
+        found.append(("scan over depth", {"model.scan": "true"}))
+    accum, size = settings.get("accum", 1), settings["batch_size"]
+    found.append((f"{2 * accum} microbatches", {"accum": str(2 * accum)}))
+    found.append((f"{8 * accum} microbatches", {"accum": str(8 * accum)}))
+    if "tensor" not in str(laid.get("params")) and "heads" in fields:
+        cut = {"parallel.params": "fsdp+tensor"}
+        cut["parallel.mesh"] = "(('data', -1), ('model', 4))"
+        found.append(("tensor parallelism of 4", cut))
+    found.append((f"a batch of {size // 8}", {"batch_size": str(size // 8)}))
+    return found
+
+
+def fitting(
+    settings: Mapping[str, Any], there: Sequence, tries: int
+) -> list[dict[str, Any]]:
+    """Tries remedies, each on top of the last, until one fits or `tries` are done."""
+    rows: list[dict[str, Any]] = []
+    changes: dict[str, str] = {}
+    for words, change in remedies(settings)[:tries]:
+        trial = json.loads(json.dumps(settings))
+        for key, text in (changes | change).items():
+            config.override(trial, key, text)
+        try:
+            got = measure(trial, there)
+        except config.ConfigError as error:  # a batch that no longer divides, say
+            rows.append({"change": words, "overrides": change, "error": str(error)})
+            continue
+        changes |= change
+        kept = ("fits", "peak_bytes", "compile_seconds", "mfu_at_most")
+        numbers = {key: got[key] for key in kept if key in got}
+        rows.append({"change": words, "overrides": dict(changes)} | numbers)
+        if got["fits"]:
+            break
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--config", required=True, help="configs/FAMILY/FILE.py[:ARG]")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--topology", help="a TPU slice: v5e:4x4, v5p:4x4x8, ...")
+    where.add_argument("--devices", type=int, help="so many of this machine, or none")
+    parser.add_argument("--slices", type=int, default=1, help="so many such slices")
+    parser.add_argument("--data", choices=("stand-in", "own"), default="stand-in")
+    parser.add_argument("--tries", type=int, default=4, help="remedies, if too large")
+    parser.add_argument("--top", type=int, default=8, help="arrays to list")
+    parser.add_argument("--json", default="", help="file to write everything to")
+    given = cli.parse(parser, argv)
+    if jax.config.jax_platforms is None:  # type: ignore[attr-defined]
+        jax.config.update("jax_platforms", "cpu")  # the slice is elsewhere, or nowhere
+    settings = config.load(given.config, given.overrides)
+    config.bind("config", train.train, settings)
+    if given.data == "stand-in":
+        settings = stand_in.settings(settings)
+    if given.slices > 1:
+        settings["parallel"] = (settings["parallel"] or {}) | {"slices": given.slices}
+    # What a compilation costs is not told by a program that was kept.
+    jax.config.update("jax_enable_compilation_cache", False)
+    there: Any = given.devices
+    if given.topology:
+        there = devices_of(given.topology, given.slices)
+    elif given.devices <= len(jax.devices()):
+        there = jax.devices()[: given.devices]
+    found = {"config": given.config, "overrides": given.overrides}
+    found |= {"topology": given.topology, "data": given.data}
+    found |= measure(settings, there, top=given.top)
+    if not found.get("fits", True):
+        found["tried"] = fitting(settings, there, given.tries)
+    if given.json:
+        pathlib.Path(given.json).write_text(json.dumps(found, indent=2) + "\n")
+    print(costs.compiled_table(found))
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

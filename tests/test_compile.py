@@ -1,0 +1,211 @@
+"""`fmjax compile`: on this machine, over an abstract mesh, and for a TPU slice."""
+
+import importlib.util
+import json
+
+import jax
+import pytest
+
+from fmjax import chips, collectives, compile, config, stand_in
+from fmjax.config import ConfigError
+from tests import runs
+
+GPT = "configs/gpt/language_model.py"
+CUT = (
+    "--config.parallel.params=fsdp+tensor",
+    "--config.parallel.mesh=(('data', -1), ('model', 2))",
+)
+
+
+@pytest.fixture
+def kept_cache():
+    """The verb turns the cache of compiled programs off, for its process alone."""
+    was = jax.config.jax_enable_compilation_cache
+    yield
+    jax.config.update("jax_enable_compilation_cache", was)
+
+
+def run(tmp_path, *words):
+    file = tmp_path / "cost.json"
+    assert compile.main([*words, "--json", str(file)]) == 0
+    return json.loads(file.read_text())
+
+
+def test_on_this_machine(tmp_path, capsys, kept_cache):
+    more = ("--config.model.scan=true", "--config.model.remat=full")
+    config_ = f"{runs.ROOT}/{GPT}:tiny"
+    found = run(tmp_path, "--config", config_, "--devices", "8", *CUT, *more)
+    assert found["mesh"] == {"data": 4, "model": 2}
+    depth, width, mlp, words, tokens = 2, 32, 64, 300, 16 * 16
+    matrices = depth * (4 * width * width + 2 * width * mlp)
+    attention = depth * 2 * 2 * 16 * width
+    once = tokens * (2 * (matrices + words * width) + attention)
+    assert found["model_flops"] == 3 * once
+    assert list(found["loops"].values()).count(depth) == 2
+    # Each layer again on the way back, but for the last product of each.
+    again = tokens * (2 * (matrices - depth * width * mlp) + attention)
+    assert found["flops_per_device"] == (3 * once + again) / 8
+    assert found["useful"] == pytest.approx(3 * once / (3 * once + again))
+    assert any("over model" in name for name in found["collectives"])
+    assert any("over data" in name for name in found["collectives"])
+    assert found["argument_bytes"] == pytest.approx(found["state_bytes"], rel=0.05)
+    assert found["largest_arrays"][0]["sharding"] == "model, data"
+    printed = capsys.readouterr().out
+    assert "model FLOPs" in printed
+    assert "embed/tokens/embedding" in printed
+    assert "seconds_at_least" not in found, "no roofline of a CPU is known"
+
+
+def test_of_devices_that_are_nowhere(tmp_path, capsys, kept_cache):
+    paper = f"{runs.ROOT}/configs/bert/pretrain.py:large"
+    found = run(tmp_path, "--config", paper, "--devices", "256")
+    assert found["mesh"] == {"data": 256}
+    assert "fits" not in found, "nothing was compiled"
+    tokens, width, depth, words = 256 * 512, 1024, 24, 30522
+    matrices = depth * (4 * width**2 + 8 * width**2)
+    attention = depth * 2 * 2 * 512 * width
+    head = 256 * 77 * 2 * (width**2 + words * width) + 256 * 2 * (width**2 + 2 * width)
+    once = tokens * (2 * matrices + attention) + head
+    assert found["model_flops"] == 3 * once
+    assert found["parameters"] == pytest.approx(336e6, rel=0.01)
+    cut = [row for row in found["largest_arrays"] if row["sharding"] != "whole"]
+    assert cut[0]["bytes"] * 256 == 4 * cut[0]["shape"][0] * cut[0]["shape"][1]
+    with pytest.raises(ConfigError, match="batch_size 256 must divide by 512"):
+        compile.main(["--config", paper, "--devices", "512"])
+
+
+def test_without_a_tpu_compiler_it_says_what_to_install(monkeypatch):
+    def missing(**fields):
+        raise RuntimeError("JAX TPU support not installed; cannot generate topology.")
+
+    from jax.experimental import topologies
+
+    monkeypatch.setattr(topologies, "get_topology_desc", missing)
+    with pytest.raises(ConfigError, match=r"pip install 'fmjax\[tpu\]'"):
+        compile.devices_of("v5e:4x4")
+
+
+tpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="needs the TPU compiler: pip install 'fmjax[tpu]'",
+)
+
+
+@tpu
+@pytest.mark.slow
+def test_for_a_tpu_slice(tmp_path, capsys, kept_cache):
+    config_ = f"{runs.ROOT}/{GPT}:tiny"
+    more = ("--config.model.scan=true", "--config.model.dtype=bfloat16")
+    words = ("--topology", "v5e:2x2", *CUT, *more)
+    found = run(tmp_path, "--config", config_, *words)
+    assert found["device"] == "v5e"
+    assert found["fits"]
+    assert found["capacity_bytes"] == 16 * 2**30
+    assert found["flops_per_device"] * 4 == found["model_flops"]
+    assert list(found["loops"].values()) == [2, 2]
+    assert 0 < found["mfu_at_most"] < 1
+
+
+@tpu
+def test_a_slice_that_is_none():
+    with pytest.raises(ConfigError, match="--topology v9:2x2: .*known are v5e:4x4"):
+        compile.devices_of("v9:2x2")
+
+
+MESSAGE = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Ran out of memory \
+in memory space hbm. Used 32.50G of 15.75G hbm. Exceeded hbm capacity by 16.75G.
+
+Total hbm usage >= 32.76G:
+    reserved        258.00M
+
+  Largest program allocations in hbm:
+
+  1. Size: 6.28G
+     Operator: op_name="jit(train_step)/jvp(Model)/btd,vd->btv/dot_general"
+     Shape: f32[128,1024,12544]{2,1,0:T(8,128)}
+     Unpadded size: 6.28G
+     ==========================
+
+  2. Size: 512.00M
+     Shape: bf16[48,128,1024,40]{3,2,1,0}
+     ==========================
+"""
+
+
+def test_what_the_compiler_says_of_too_large_a_program():
+    found = compile.exhausted(MESSAGE)
+    assert not found["fits"]
+    assert found["peak_bytes"] == 32.5 * 2**30
+    assert found["capacity_bytes"] == 15.75 * 2**30
+    first, second = found["largest_allocations"]
+    assert first["operator"] == "jit(train_step)/jvp(Model)/btd,vd->btv/dot_general"
+    assert first["shape"].startswith("f32[128,1024,12544]")
+    assert first["bytes"] == round(6.28 * 2**30)
+    assert second == {
+        "bytes": 512 * 2**20,
+        "shape": "bf16[48,128,1024,40]{3,2,1,0}",
+        "operator": "",
+    }
+
+
+def test_remedies_are_tried_one_on_top_of_the_other(monkeypatch):
+    tried = []
+
+    def measured(settings, there):
+        tried.append(settings)
+        return {"fits": settings["accum"] == 2, "peak_bytes": 1}
+
+    monkeypatch.setattr(compile, "measure", measured)
+    settings = runs.tiny(GPT)
+    rows = compile.fitting(settings, [], tries=8)
+    assert [row["change"] for row in rows] == [
+        "parameters cut",
+        "computed in bfloat16",
+        "remat",
+        "scan over depth",
+        "2 microbatches",
+    ]
+    assert [row["fits"] for row in rows] == [False] * 4 + [True]
+    last = tried[-1]
+    assert last["parallel"]["params"] == "fsdp"
+    assert last["model"] | {"remat": "full", "scan": True} == last["model"]
+    assert settings["accum"] == 1, "the settings themselves are left alone"
+    assert len(compile.fitting(settings, [], tries=2)) == 2
+
+
+@pytest.mark.parametrize("file", runs.CONFIGS)
+def test_every_config_has_a_stand_in(file):
+    settings = config.load(f"{runs.ROOT}/{file}")
+    made = stand_in.settings(settings)
+    words = json.dumps([made["data"], made.get("tokenizer")])
+    assert "synthetic" in words
+    assert made["batch_size"] == settings["batch_size"]
+    assert made["inputs"] == settings["inputs"]
+
+
+V5E = chips.CHIPS["TPU v5 lite"]
+
+
+def test_bytes_that_a_device_sends():
+    def one(kind, groups):
+        return collectives.Collective(kind, "x", 1200, groups, 1)
+
+    pairs = ((0, 1, 2, 3), (4, 5, 6, 7))
+    assert chips.sent(one("all-gather", pairs), 8) == (900, 0)
+    assert chips.sent(one("reduce-scatter", pairs), 8) == (900, 0)
+    assert chips.sent(one("all-reduce", pairs), 8) == (1800, 0)
+    assert chips.sent(one("all-reduce", ((),)), 8) == (2100, 0)
+    assert chips.sent(one("collective-permute", ((0, 1), (1, 2))), 8) == (1200, 0)
+    # Over two slices of four: in each first, then a quarter of it between them.
+    assert chips.sent(one("all-reduce", ((),)), 8, 2) == (1800, 2 * 1200 / 4 / 2)
+    assert chips.sent(one("collective-permute", ((3, 4),)), 8, 2) == (0, 1200)
+
+
+def test_a_step_takes_as_long_as_its_longest_part():
+    gather = collectives.Collective("all-gather", "x", 4 * 10**9, ((0, 1, 2, 3),), 3)
+    found = chips.roofline(V5E, 197e12, 819e7, [gather], 4)
+    assert found["compute"] == 1
+    assert found["hbm"] == 0.01
+    assert found["ici"] == pytest.approx(3 * 3e9 / 100e9)
+    assert found["dcn"] == 0
+    assert found["step"] == 1
