@@ -141,7 +141,9 @@ def plain(setup: train.Setup) -> Callable:
     net = setup.parts.net
     if getattr(net, "remat", None) is None or not hasattr(net, "clone"):
         return setup.step
-    return functools.partial(setup.step, apply=pure(net.clone(remat=None)))
+    return functools.partial(
+        inspect.unwrap(setup.step), apply=pure(net.clone(remat=None))
+    )
 
 
 def _local(leaf: Any) -> int:

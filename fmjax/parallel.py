@@ -152,8 +152,7 @@ def compile_step(step: Callable, state: Any, batch: Any, plan: Plan):
         )
         return mapped.lower(state, batch).compile()
     places = jax.tree.map(lambda x: x.sharding, state)
-    held = sharding.constrained(step, plan)
-    jitted = jax.jit(held, donate_argnums=0, out_shardings=(places, plan.whole))
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, plan.whole))
     return jitted.lower(state, batch).compile()
 
 

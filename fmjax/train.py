@@ -20,7 +20,17 @@ import jax
 import jax.numpy as jnp
 
 from fmjax import checkpoint as checkpoints
-from fmjax import cli, config, costs, lock, resume, signals, transfer, watching
+from fmjax import (
+    cli,
+    config,
+    costs,
+    lock,
+    resume,
+    sharding,
+    signals,
+    transfer,
+    watching,
+)
 from fmjax import evaluate as evaluation
 from fmjax import optim as optimizers
 from fmjax import parallel as devices
@@ -139,6 +149,7 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
         trainable=trainable,
         accum=settings["accum"],
     )
+    step = sharding.constrained(step, plan)
     traced = jax.jit(step, static_argnames="axis")  # once, whoever asks first
     if settings["accum"] > 1:  # which batch statistics and coupled rows do not bear
         with config.blaming("accum"):
