@@ -149,8 +149,8 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
         trainable=trainable,
         accum=settings["accum"],
     )
-    step = sharding.constrained(step, plan)
-    traced = jax.jit(step, static_argnames="axis")  # once, whoever asks first
+    held = sharding.constrained(step, plan)
+    traced = jax.jit(held, static_argnames="axis")  # once, whoever asks first
     if settings["accum"] > 1:  # which batch statistics and coupled rows do not bear
         with config.blaming("accum"):
             jax.eval_shape(traced, state, sample)
