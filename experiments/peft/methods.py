@@ -1,0 +1,74 @@
+"""The methods that are compared, as settings of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fmjax import config
+
+CONFIG = "configs/bert/peft.py"
+# Name -> (variant of the config, what is changed in its transforms).
+METHODS: dict[str, tuple[str, Mapping[str, Mapping]]] = {
+    "full": ("full", {}),
+    "top layer": ("top", {}),
+    "probe": ("probe", {}),
+    "BitFit": ("bitfit", {}),
+    "Houlsby adapter": ("houlsby", {}),
+    "Pfeiffer adapter": ("pfeiffer", {}),
+    "LoRA r 1": ("lora", {"lora": {"rank": 1}}),
+    "LoRA r 4": ("lora", {"lora": {"rank": 4}}),
+    "LoRA r 16": ("lora", {"lora": {"rank": 16}}),
+    "DoRA r 4": ("dora", {}),
+    "AdaLoRA": ("adalora", {}),
+    "(IA)^3": ("ia3", {}),
+    "prefix": ("prefix", {}),
+    "prompt": ("prompt", {}),
+}
+# 128 steps of 16 snippets, the first 40 pieces each: a full fine-tuning takes one core
+# about a minute and a half.
+BUDGET = {"steps": "128 steps", "batch_size": 16}
+LENGTH = 40
+
+
+def settings(
+    name: str,
+    *,
+    factor: float = 1.0,
+    seed: int = 0,
+    shots: int | None = None,
+    tiny: bool = False,
+) -> dict[str, Any]:
+    """A run of a method.
+
+    factor: the learning rate is so many times the config's; shots: training examples a
+    class, None is all; seed: of the run, and the episode of few shots; tiny: the same
+    method on made-up data.
+    """
+    variant, changes = METHODS[name]
+    found = config.load(f"{CONFIG}:{variant}")
+    if tiny:
+        small = config.load(f"{CONFIG}:tiny")
+        same = ("model", "tokenizer", "data", "inputs", "init_from", "batch_size")
+        found |= {key: small[key] for key in (*same, "steps")}
+        found["model"]["max_length"] = 64  # room for a prompt
+    else:
+        found |= BUDGET
+        found["inputs"]["length"] = LENGTH
+    found["seed"] = seed
+    found["optim"]["lr"] *= factor
+    for transform, fields in changes.items():
+        found["transforms"][transform] |= fields
+    # One look at the validation split, at the end: what the rate is chosen by.
+    found["evaluate"] |= {"every": "100%", "patience": None}
+    found["checkpoint"]["every"] = "100%"
+    found["log"]["every"] = "8 steps"
+    if shots is not None:
+        found["data"] = {
+            "name": "few_shot",
+            "corpus": found["data"],
+            "per_class": shots,
+            "episode": seed,
+        }
+        found["evaluate"] = None
+    return found

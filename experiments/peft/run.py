@@ -1,0 +1,117 @@
+"""What each way to adapt MiniLM to movie sentiment costs, and what it gains.
+
+    python -m experiments.peft.run [--seeds 3] [--method full --method "LoRA r 4" ...]
+
+Times a step of each method beside one of full fine-tuning, trains each at several
+rates and keeps the rate with the lowest validation loss, repeats some with more seeds,
+trains three with few examples a class, and tests all of it. Interrupted and run again,
+it goes on where it was. Leaves runs/peft (--workdir): report.html, report.json,
+results.jsonl, accuracy.svg, shots.svg, costs.json and the runs' folders.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import pathlib
+import re
+import time
+from typing import Any
+
+from experiments import arms
+from experiments.peft import costs, methods
+from fmjax import cli
+
+FACTORS = (1.0, 3.0, 9.0)  # of the config's rate, upwards while validation gets better
+REPEATED = ("full", "LoRA r 4", "AdaLoRA", "Houlsby adapter")  # with --seeds
+SHOTS = (16, 64, 256)  # examples a class
+FEW = ("full", "LoRA r 4", "probe")
+
+
+def slug(name: str) -> str:
+    return re.sub(r"\W+", "-", name.lower()).strip("-")
+
+
+def chosen(root: pathlib.Path, name: str, tiny: bool) -> dict[str, Any]:
+    """A method at its best rate: `folder`, `factor`, and validation losses by rate."""
+    tried: dict[float, float] = {}
+    folders: dict[float, pathlib.Path] = {}
+    for factor in FACTORS:
+        settings = methods.settings(name, factor=factor, tiny=tiny)
+        folders[factor] = root / "rates" / f"{slug(name)}-x{factor:g}"
+        best = arms.fit(folders[factor], settings)["best"]
+        tried[factor] = math.inf if best is None else best
+        arms.say(f"  {name} at {settings['optim']['lr']:.0e}: {tried[factor]:.4f}")
+        if tried[factor] > min(tried.values()):
+            break
+    factor = min(tried, key=lambda f: tried[f])
+    rate = methods.settings(name, tiny=tiny)["optim"]["lr"]
+    return {
+        "folder": folders[factor],
+        "factor": factor,
+        "rate": rate * factor,
+        "validation": {f"{rate * f:.6g}": loss for f, loss in tried.items()},
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--workdir", default="runs/peft", type=pathlib.Path)
+    parser.add_argument("--seeds", default=1, type=int, help=f"of {REPEATED}")
+    parser.add_argument("--episodes", default=1, type=int, help="of few examples")
+    parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
+    parser.add_argument("--method", action="append", choices=list(methods.METHODS))
+    given = parser.parse_args()
+    root, tiny, began = given.workdir, given.tiny, time.monotonic()
+    names = given.method or list(methods.METHODS)
+    root.mkdir(parents=True, exist_ok=True)
+    cli.cache()
+
+    arms.say("[1/5] what a step costs")
+    steps = {name: methods.settings(name, tiny=tiny) for name in names}
+    cost = costs.against(
+        root / "costs.json", methods.settings("full", tiny=tiny), steps, rounds=9
+    )
+
+    arms.say("[2/5] rates, by validation loss")
+    best = {name: chosen(root, name, tiny) for name in names}
+    runs = {name: [one["folder"]] for name, one in best.items()}
+    for name in names:
+        arms.say(f"  test split: {name}")
+        arms.predictions(runs[name], "test")
+
+    arms.say("[3/5] few examples a class")
+    few: dict[str, dict[int, list[pathlib.Path]]] = {}
+    for shots in (2,) if tiny else SHOTS:
+        for name in (n for n in FEW if n in names):
+            for episode in range(given.episodes):
+                folder = root / "shots" / f"{slug(name)}-{shots}-{episode}"
+                settings = methods.settings(
+                    name,
+                    factor=best[name]["factor"],
+                    seed=episode,
+                    shots=shots,
+                    tiny=tiny,
+                )
+                arms.fit(folder, settings)
+                arms.predictions([folder], "test")
+                few.setdefault(name, {}).setdefault(shots, []).append(folder)
+
+    arms.say("[4/5] more seeds")
+    for name in (n for n in REPEATED if n in names):
+        for seed in range(1, given.seeds):
+            folder = root / "seeds" / f"{slug(name)}-{seed}"
+            factor = best[name]["factor"]
+            settings = methods.settings(name, factor=factor, seed=seed, tiny=tiny)
+            arms.fit(folder, settings)
+            arms.predictions([folder], "test")
+            runs[name].append(folder)
+    print(json.dumps(cost), time.monotonic() - began)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
