@@ -18,36 +18,35 @@ import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fmjax.svg import legal
+
 PALETTE = ("#1F83C4", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+MARKS = ("o", "s", "^", "D")
 DASHES = ("-", "--", "-.", ":")
 INK = "#010203"  # stands for currentColor, which matplotlib does not know
 WIDTH = 5.2  # inches: 374 CSS pixels in points, readable on a phone without a zoom
 
 Run = tuple[ArrayLike, ArrayLike]
 
-# What a drawing is made of. The rest is refused, but for these, which draw nothing: a
-# style sheet in an inline SVG would rule the whole page.
-DRAWING = frozenset(
-    re.findall(
-        r"\w+",
-        "svg g defs use symbol path rect circle ellipse line polyline polygon text "
-        "tspan image clipPath mask pattern marker linearGradient radialGradient stop",
-    )
-)
-SILENT = frozenset(("style", "metadata", "title", "desc"))
 
-
-def curves(series: Mapping[str, Sequence[Run]], x: str, y: str, title: str = "") -> str:
+def curves(
+    series: Mapping[str, Sequence[Run]],
+    x: str,
+    y: str,
+    title: str = "",
+    *,
+    log: bool = False,
+) -> str:
     """Curves over training: each seed a thin line, their mean a thick one.
 
     series: name -> runs, one a seed, each (xs [n], ys [n]) with lengths of their own;
-    x, y: axis labels. The mean is drawn over the xs that every run of a name has, so
-    that a run which stopped early does not make it jump. NaN and infinity leave a gap.
+    x, y: axis labels; log: x on a logarithmic axis. The mean is drawn over the xs that
+    every run of a name has, so that one which stopped early makes no jump. NaN and
+    infinity leave a gap.
     Returns SVG. Raises ValueError for no series, no run, or xs and ys unlike in length.
     """
     _some(series, "series")
@@ -71,9 +70,7 @@ def curves(series: Mapping[str, Sequence[Run]], x: str, y: str, title: str = "")
             handles += axes.plot(
                 shared, mean, linewidth=2, marker=few, markersize=4, **style
             )
-        axes.set_xlabel(_text(x))
-        axes.set_ylabel(_text(y))
-        axes.grid(True)
+        _axes(axes, x, y, log)
         if len(data) > 1:
             _legend(figure, handles, list(data))
 
@@ -132,6 +129,59 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], title: str = "") -> str
         axes.set_ylabel("true")
 
     return svg(draw, title, height=3.6 if size <= 4 else 5.0)
+
+
+def points(
+    named: Mapping[str, tuple[float, float, float, float]],
+    x: str,
+    y: str,
+    title: str = "",
+    *,
+    log: bool = False,
+) -> str:
+    """Things by two numbers: a point with its interval and its name.
+
+    named: name -> (x, y, low, high), the interval of y; log: x on a logarithmic axis.
+    A point is numbered, and the legend has its name. Returns SVG. Raises ValueError for
+    no point and one that is not finite.
+    """
+    _some(named, "points")
+    if not np.isfinite(list(named.values())).all():
+        raise ValueError("points need finite numbers; leave the others out")
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        handles = []
+        for index, (at, value, low, high) in enumerate(named.values()):
+            color = PALETTE[index % len(PALETTE)]
+            axes.vlines(at, low, high, color=color, linewidth=1.2, alpha=0.7)
+            handles += axes.plot(
+                *(at, value, MARKS[index // len(PALETTE) % len(MARKS)]),
+                color=color,
+                markersize=7,
+            )
+            axes.annotate(
+                *(str(index + 1), (at, value)),
+                xytext=(5, 4),
+                textcoords="offset points",
+                fontsize=8,
+            )
+        _axes(axes, x, y, log)
+        _legend(figure, handles, [f"{i} {n}" for i, n in enumerate(named, 1)])
+
+    return svg(draw, title, height=3.6 + 0.2 * math.ceil(len(named) / 3))
+
+
+def _axes(axes: Any, x: str, y: str, log: bool) -> None:
+    if log:
+        axes.set_xscale("log")
+        # 1,000 and not 10 with a small 3, which takes mathematics to draw.
+        form = _matplotlib("ticker").StrMethodFormatter("{x:,.0f}")
+        axes.xaxis.set_major_formatter(form)
+        axes.xaxis.set_minor_formatter(_matplotlib("ticker").NullFormatter())
+    axes.set_xlabel(_text(x))
+    axes.set_ylabel(_text(y))
+    axes.grid(True)
 
 
 def bars_with_intervals(
@@ -233,68 +283,6 @@ def reliability(curves: Mapping[str, Mapping[str, Any]], title: str = "") -> str
         _legend(figure, handles, labels)
 
     return svg(draw, title, height=4.4)
-
-
-def inline(svg: str, *, prefix: str, label: str = "") -> str:
-    """An SVG for the inside of an HTML page: only drawing, its identifiers its own.
-
-    svg: from this file or any other, trusted or not; prefix: set before every id and
-    every reference to one, so that figures on one page do not meet; label: what it
-    shows, for those who cannot see it. Namespaces, style sheets and metadata are left
-    out. Raises ValueError if it is no SVG, or has scripts, links, foreign or outside
-    content.
-    """
-    try:
-        if "<!ENTITY" in svg:
-            raise ValueError("an SVG may not declare entities")
-        root = ElementTree.fromstring(svg)
-    except ElementTree.ParseError as error:
-        raise ValueError(f"not an SVG: {error}") from error
-    if _local(root.tag) != "svg":
-        raise ValueError(f"not an SVG: its root is <{_local(root.tag)}>")
-    root.attrib.pop("style", None)  # could lay it over the page
-    root.attrib.setdefault("stroke-linejoin", "round")  # matplotlib's style sheet
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if _local(child.tag) in SILENT:
-                parent.remove(child)
-    for element in root.iter():
-        element.tag = _local(element.tag)
-        if element.tag not in DRAWING:
-            raise ValueError(f"an SVG may hold drawing alone, not <{element.tag}>")
-        element.attrib = _attributes(element.tag, element.attrib, prefix)
-    root.attrib |= {"role": "img"} | ({"aria-label": _legal(label)} if label else {})
-    return ElementTree.tostring(root, encoding="unicode").strip()
-
-
-def _attributes(tag: str, attributes: dict[str, str], prefix: str) -> dict[str, str]:
-    kept = {}
-    for name, value in attributes.items():
-        name = _local(name)
-        if name in ("class", "space", "base") or name.startswith(("aria-", "data-")):
-            continue  # they would speak to the page's own style and structure
-        if name == "id":
-            value = prefix + value
-        elif name == "href" and value.startswith("#"):
-            value = f"#{prefix}{value[1:]}"
-        elif name == "href":
-            inside = tag == "image" and value.startswith("data:image/png;base64,")
-            if not inside:
-                raise ValueError(f"an SVG may not refer out of itself: {value[:60]!r}")
-        else:
-            value = re.sub(r"url\(#", f"url(#{prefix}", value)
-            # A backslash can spell url( in letters that this would not see.
-            outside = re.search(
-                r"url\((?!#)|image-set|@import|\\", value, re.IGNORECASE
-            )
-            if outside or name.lower().startswith("on") or name == "src":
-                raise ValueError(f"an SVG may only draw, not {name}={value[:60]!r}")
-        kept[name] = value
-    return kept
-
-
-def _local(name: str) -> str:
-    return name.rpartition("}")[2]
 
 
 def standalone(svg: str) -> str:
@@ -399,12 +387,8 @@ def _some(things: Any, what: str) -> None:
 
 def _text(text: str, length: int = 200) -> str:
     """A name for a figure: one line, not too long, nothing that XML lacks."""
-    text = " ".join(_legal(str(text)).split())
+    text = " ".join(legal(str(text)).split())
     return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _legal(text: str) -> str:
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
 
 
 def _rgb(color: str) -> tuple[float, ...]:

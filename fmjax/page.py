@@ -32,7 +32,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from fmjax.figures import inline
+from fmjax.svg import inline
 
 
 class Block(NamedTuple):

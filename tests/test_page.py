@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fmjax import figures, page
+from fmjax import figures, page, svg
 from fmjax.metrics import bootstrap, calibration
 
 HOSTILE = (
@@ -329,6 +329,24 @@ def test_curves_draw_each_seed_and_their_mean():
     np.testing.assert_allclose(mean[:, 0], first[:3, 0], atol=1e-3)
 
 
+def test_points_stand_where_their_numbers_are():
+    named = {"few": (1e3, 0.7, 0.6, 0.8), "some": (1e4, 0.8, 0.7, 0.9)}
+    drawn = figures.points(named | {"many": (1e6, 0.8, 0.7, 0.9)}, "x", "y", log=True)
+    assert {"1 few", "2 some", "3 many"} <= {
+        (text.text or "").strip("\u200b")
+        for text in ElementTree.fromstring(drawn).iter()
+    }
+    # The points, which are drawn after the axes' ticks and before the legend's marks.
+    (a, high), (b, low), (c, same) = [
+        (float(use.get("x", "")), float(use.get("y", "")))
+        for group in ElementTree.fromstring(drawn).iter()
+        if (group.get("id") or "").startswith("line2d")
+        for use in group.iter("{http://www.w3.org/2000/svg}use")
+    ][-6:-3]
+    assert c - b == pytest.approx(2 * (b - a), rel=1e-4), "decades are equally far"
+    assert high > low == same, "0.7 lies below 0.8"
+
+
 def test_curves_leave_gaps():
     ys = [3.0, np.nan, 2.0, np.inf, 1.0, 1.5]
     drawing = figures.curves({"a": [(range(6), ys)]}, "step", "loss")
@@ -362,6 +380,8 @@ def test_confusion_shows_counts_with_the_truth_in_rows():
         (lambda: figures.bars_with_intervals([], [], [], []), "no names"),
         (lambda: figures.bars_with_intervals(["a"], [np.nan], [1], [1]), "finite"),
         (lambda: figures.reliability({}), "no curves"),
+        (lambda: figures.points({}, "x", "y"), "no points"),
+        (lambda: figures.points({"a": (1, np.nan, 0, 1)}, "x", "y"), "finite"),
         (lambda: page.table([{"a": 1}], ["a", "b"], "T"), r"lacks \['b'\]"),
         (lambda: page.table([[1, 2]], ["a"], "T"), "2 cells in 1 columns"),
         (lambda: page.table([[1, 2]], ["a", "a"], "T"), "twice"),
@@ -432,7 +452,7 @@ def test_plain_matplotlib_svg_is_made_safe():
     figure.subplots().imshow([[0, 1], [1, 0]])
     stream = io.StringIO()
     figure.savefig(stream, format="svg")
-    got = figures.inline(stream.getvalue(), prefix="p.", label='a "label"')
+    got = svg.inline(stream.getvalue(), prefix="p.", label='a "label"')
     assert_self_contained(page.to_html("T", [page.section("S", page.figure(got, "F"))]))
     assert "<style" not in got
     assert "xmlns" not in got

@@ -13,9 +13,9 @@ def load(
 ) -> Source:
     """The corpus's rows; of its training split, `per_class` of each class alone.
 
-    corpus: {'name': a source with `label`s, and its fields}; its other splits are whole.
-    episode: another number draws other rows. They are ordered by sha256 of the episode
-    and the row's place, so that a smaller draw is part of a larger one.
+    corpus: {'name': a source with `label`s, and its fields}; its other splits stay
+    whole. episode: another number draws other rows. They are ordered by sha256 of the
+    episode and the row's place, so that a smaller draw is part of a larger one.
     Raises ValueError where per_class is below 1 or more than a class has, and for rows
     without classes.
     """

@@ -1,0 +1,80 @@
+"""Methods of adaptation compared, end to end on made-up data."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.peft import methods, run
+from fmjax import train
+
+CHOSEN = ("full", "probe")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """The experiment's folder after two calls; the second trains nothing."""
+    folder = tmp_path_factory.mktemp("peft")
+    own = ["run", "--tiny", "--workdir", str(folder)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", own + [f"--method={name}" for name in CHOSEN])
+        assert run.main() == 0
+        kept = [*folder.rglob("metrics.jsonl"), *folder.rglob("*.npz")]
+        before = {path: path.stat().st_mtime_ns for path in kept}
+        assert run.main() == 0
+        assert {path: path.stat().st_mtime_ns for path in kept} == before
+    return folder
+
+
+def test_results_are_those_of_the_best_rates_predictions(root):
+    found = [json.loads(x) for x in (root / "results.jsonl").read_text().splitlines()]
+    for name in CHOSEN:
+        line = next(x for x in found if x.get("method") == name)
+        losses = line["validation"]
+        assert f"{line['rate']:.6g}" == min(losses, key=losses.get)
+        factor = line["rate"] / methods.settings(name, tiny=True)["optim"]["lr"]
+        with np.load(root / "rates" / f"{name}-x{factor:g}" / "test.npz") as kept:
+            right = kept["probabilities"].argmax(1) == kept["label"]
+        assert line["accuracy"]["value"] == pytest.approx(right.mean())
+        few = next(x for x in found if x.get("method") == name and "per_class" in x)
+        folder = root / "shots" / f"{name}-{few['per_class']}-0"
+        data = json.loads((folder / "config.json").read_text())["config"]["data"]
+        assert data["per_class"] == few["per_class"]
+    gap = next(x for x in found if x.get("difference") == "probe - full")
+    a, b = (x["accuracy"]["value"] for x in found[:2])
+    assert gap["value"] == pytest.approx(b - a)
+    for figure in ("accuracy.svg", "shots.svg"):
+        assert (root / figure).read_text("utf-8").startswith("<svg")
+
+
+def test_what_is_not_trained_costs_no_gradient_and_no_memory(root):
+    found = json.loads((root / "costs.json").read_text("utf-8"))
+    full, probe = found["full"], found["probe"]
+    # Adam's two numbers a trained parameter, float32, and a few counters.
+    assert probe["optimizer_bytes"] < 8 * probe["trained"] + 100
+    assert full["optimizer_bytes"] >= 8 * full["parameters"]
+    assert probe["flops_ratio"] < 0.5
+    assert probe["peak_bytes_ratio"] < 0.8
+    assert full["flops_ratio"] == full["peak_bytes_ratio"] == 1
+
+
+@pytest.mark.parametrize("name", ["BitFit", "Houlsby adapter", "DoRA r 4", "prompt"])
+def test_frozen_parameters_keep_their_bits(name):
+    """After steps with weight decay and clipping; what is trained moves."""
+    found = methods.settings(name, tiny=True)
+    found["batch_size"] = 8
+    setup = train.prepare(DEFAULTS | found)
+    state = setup.create(jax.random.key(0))
+    first, taken = state.params, jax.jit(setup.step)
+    for number in range(3):
+        state, _ = taken(state, setup.train_set.at(number))
+    pairs = zip(
+        *map(jax.tree.leaves, (first, state.params, setup.trainable)), strict=True
+    )
+    moved = [(bool((a != b).any()), on) for a, b, on in pairs]
+    assert not any(changed for changed, on in moved if not on)
+    assert sum(changed for changed, on in moved if on) > sum(on for _, on in moved) / 2
+
+
+DEFAULTS = {"parallel": {"devices": 1}, "accum": 1, "transforms": None}
