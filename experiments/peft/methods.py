@@ -25,21 +25,26 @@ METHODS: dict[str, tuple[str, Mapping[str, Mapping]]] = {
     "prefix": ("prefix", {}),
     "prompt": ("prompt", {}),
 }
-# 128 steps of 16 snippets, the first 40 pieces each: a full fine-tuning takes one core
-# about a minute and a half.
-BUDGET = {"steps": "128 steps", "batch_size": 16}
-LENGTH = 40
+# Those that take the learning rate, as their papers do, of a near relative.
+RELATIVES = {
+    "LoRA r 1": "LoRA r 4",
+    "LoRA r 16": "LoRA r 4",
+    "DoRA r 4": "LoRA r 4",
+    "Pfeiffer adapter": "Houlsby adapter",
+}
+BATCH_SIZE, LENGTH = 16, 40  # snippets a step, the first pieces of each
 
 
 def settings(
     name: str,
     *,
+    steps: int = 64,
     factor: float = 1.0,
     seed: int = 0,
     shots: int | None = None,
     tiny: bool = False,
 ) -> dict[str, Any]:
-    """A run of a method.
+    """A run of a method, of so many steps.
 
     factor: the learning rate is so many times the config's; shots: training examples a
     class, None is all; seed: of the run, and the episode of few shots; tiny: the same
@@ -53,7 +58,7 @@ def settings(
         found |= {key: small[key] for key in (*same, "steps")}
         found["model"]["max_length"] = 64  # room for a prompt
     else:
-        found |= BUDGET
+        found |= {"steps": f"{steps} steps", "batch_size": BATCH_SIZE}
         found["inputs"]["length"] = LENGTH
     found["seed"] = seed
     found["optim"]["lr"] *= factor

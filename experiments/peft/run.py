@@ -16,6 +16,7 @@ import math
 import pathlib
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from experiments import arms
@@ -32,12 +33,17 @@ def slug(name: str) -> str:
     return re.sub(r"\W+", "-", name.lower()).strip("-")
 
 
-def chosen(root: pathlib.Path, name: str, tiny: bool) -> dict[str, Any]:
-    """A method at its best rate: `folder`, `factor`, and validation losses by rate."""
+def chosen(
+    root: pathlib.Path, name: str, factors: Sequence[float], **options: Any
+) -> dict[str, Any]:
+    """A method at its best rate: `folder`, `factor`, and validation losses by rate.
+
+    options: of `methods.settings`.
+    """
     tried: dict[float, float] = {}
     folders: dict[float, pathlib.Path] = {}
-    for factor in FACTORS[:2] if tiny else FACTORS:
-        settings = methods.settings(name, factor=factor, tiny=tiny)
+    for factor in factors:
+        settings = methods.settings(name, factor=factor, **options)
         folders[factor] = root / "rates" / f"{slug(name)}-x{factor:g}"
         best = arms.fit(folders[factor], settings)["best"]
         tried[factor] = math.inf if best is None else best
@@ -45,7 +51,7 @@ def chosen(root: pathlib.Path, name: str, tiny: bool) -> dict[str, Any]:
         if tried[factor] > min(tried.values()):
             break
     factor = min(tried, key=lambda f: tried[f])
-    rate = methods.settings(name, tiny=tiny)["optim"]["lr"]
+    rate = methods.settings(name, **options)["optim"]["lr"]
     return {
         "folder": folders[factor],
         "factor": factor,
@@ -61,6 +67,8 @@ def main() -> int:
     parser.add_argument("--workdir", default="runs/peft", type=pathlib.Path)
     parser.add_argument("--seeds", default=1, type=int, help=f"of {REPEATED}")
     parser.add_argument("--episodes", default=1, type=int, help="of few examples")
+    parser.add_argument("--steps", default=64, type=int, help="of every run")
+    parser.add_argument("--rates", default=3, type=int, help="tried at most, of 3")
     parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     parser.add_argument("--method", action="append", choices=list(methods.METHODS))
     given = parser.parse_args()
@@ -70,14 +78,18 @@ def main() -> int:
     cli.cache()
 
     arms.say("[1/5] what a step costs")
-    steps = {name: methods.settings(name, tiny=tiny) for name in names}
-    cost = costs.against(
-        root / "costs.json", methods.settings("full", tiny=tiny), steps, rounds=9
-    )
+    options: dict[str, Any] = {"tiny": tiny, "steps": given.steps}
+    every = {name: methods.settings(name, **options) for name in names}
+    plain = methods.settings("full", **options)
+    cost = costs.against(root / "costs.json", plain, every, rounds=9)
 
     arms.say("[2/5] rates, by validation loss")
-    best = {name: chosen(root, name, tiny) for name in names}
-    runs = {name: [one["folder"]] for name, one in best.items()}
+    best: dict[str, dict[str, Any]] = {}
+    for name in sorted(names, key=lambda n: n in methods.RELATIVES):
+        kin = best.get(methods.RELATIVES.get(name, ""))
+        factors = [kin["factor"]] if kin else FACTORS[: 2 if tiny else given.rates]
+        best[name] = chosen(root, name, factors, **options)
+    runs = {name: [best[name]["folder"]] for name in names}
     for name in names:
         arms.say(f"  test split: {name}")
         arms.predictions(runs[name], "test")
@@ -93,7 +105,7 @@ def main() -> int:
                     factor=best[name]["factor"],
                     seed=episode,
                     shots=shots,
-                    tiny=tiny,
+                    **options,
                 )
                 arms.fit(folder, settings)
                 arms.predictions([folder], "test")
@@ -104,14 +116,13 @@ def main() -> int:
         for seed in range(1, given.seeds):
             folder = root / "seeds" / f"{slug(name)}-{seed}"
             factor = best[name]["factor"]
-            settings = methods.settings(name, factor=factor, seed=seed, tiny=tiny)
+            settings = methods.settings(name, factor=factor, seed=seed, **options)
             arms.fit(folder, settings)
             arms.predictions([folder], "test")
             runs[name].append(folder)
 
     arms.say("[5/5] report")
     found = results.measure(cost, best, runs, few, draws=200 if tiny else 10_000)
-    plain = methods.settings("full", tiny=tiny)
     seen = plain["batch_size"] * config.duration(plain["steps"], "steps") // 2
     results.write(root, found, plain["data"], seen)
     for name, one in found["methods"].items():
