@@ -46,10 +46,11 @@ class Step:
         }
 
     def seconds(self) -> float:
-        began = time.perf_counter()
+        """Of processor time, which other work on the machine hardly lengthens."""
+        began = time.process_time()
         self.state, _ = self.compiled(self.state, self.batch)
         jax.block_until_ready(self.state)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
 
 DEFAULTS: dict[str, Any] = {"tokenizer": None, "transforms": None, "accum": 1}
@@ -65,8 +66,9 @@ def against(
     """Costs by name: of each of `others`, beside and in turns with a step of `base`.
 
     trained: parameters; optimizer_bytes; flops and peak_bytes: the compiler's, of a
-    step on one device; seconds: the median of `rounds` steps; _ratio: to `base`, of the
-    seconds the median of the rounds'. Kept in `path`, a method at a time.
+    step on one device; seconds: of processor time, the median of `rounds` steps;
+    _ratio: to `base`, of the seconds the median of the rounds'. Kept in `path`, a
+    method at a time.
     """
     found = json.loads(path.read_text("utf-8")) if path.exists() else {}
     if all(name in found for name in others):
