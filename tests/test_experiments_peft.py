@@ -16,7 +16,7 @@ CHOSEN = ("full", "probe")
 def root(tmp_path_factory):
     """The experiment's folder after two calls; the second trains nothing."""
     folder = tmp_path_factory.mktemp("peft")
-    own = ["run", "--tiny", "--workdir", str(folder)]
+    own = ["run", "--tiny", "--rates", "2", "--workdir", str(folder)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", own + [f"--method={name}" for name in CHOSEN])
         assert run.main() == 0

@@ -57,6 +57,7 @@ def settings(
         same = ("model", "tokenizer", "data", "inputs", "init_from", "batch_size")
         found |= {key: small[key] for key in (*same, "steps")}
         found["model"]["max_length"] = 64  # room for a prompt
+        found["parallel"] = {"devices": 1}
     else:
         found |= {"steps": f"{steps} steps", "batch_size": BATCH_SIZE}
         found["inputs"]["length"] = LENGTH

@@ -36,7 +36,7 @@ def measure(
     few: Mapping[str, Mapping[int, Folders]],
     draws: int,
 ) -> dict[str, Any]:
-    """All numbers: `methods` by name, `differences`, `shots` by name and number."""
+    """All numbers: `methods` by name, `differences` by pair, `shots` a row each."""
     tested = {name: arms.predictions(own, "test") for name, own in runs.items()}
     methods, right = {}, {}
     for name, one in tested.items():
@@ -54,15 +54,19 @@ def measure(
             methods[name]["ranks"] = kept
     pairs = [(name, "full") for name in runs if name != "full"]
     pairs += [pair for pair in PAIRS if set(pair) <= set(runs)]
-    shots: dict[str, dict[int, Any]] = {}
+    shots: list[dict[str, Any]] = []
     for name, by_number in few.items():
         for number, own in by_number.items():
             one = arms.predictions(own, "test")
             hits = arms.correct(one["labels"], one["probabilities"])
-            shots.setdefault(name, {})[number] = {
-                "accuracy": bootstrap.interval(hits, seed=0, draws=draws),
-                "by_episode": hits.mean(1).tolist(),
-            }
+            shots.append(
+                {
+                    "method": name,
+                    "per_class": number,
+                    "accuracy": bootstrap.interval(hits, seed=0, draws=draws),
+                    "by_episode": hits.mean(1).tolist(),
+                }
+            )
     return {
         "methods": methods,
         "differences": {
@@ -81,11 +85,7 @@ def lines(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         *({"method": name, **one} for name, one in found["methods"].items()),
         *({"difference": name, **one} for name, one in found["differences"].items()),
-        *(
-            {"method": name, "per_class": number, **one}
-            for name, by_number in found["shots"].items()
-            for number, one in by_number.items()
-        ),
+        *found["shots"],
     ]
 
 
@@ -104,10 +104,12 @@ def shots(found: Mapping[str, Any], seen: int) -> str:
     seen: examples a class that a run on the whole set draws.
     """
     drawn = {}
-    for name, by_number in found["shots"].items():
+    for name in dict.fromkeys(one["method"] for one in found["shots"]):
+        own = [one for one in found["shots"] if one["method"] == name]
+        numbers = [*(one["per_class"] for one in own), seen]
         whole = found["methods"][name]["accuracy"]["value"]
-        episodes = zip(*(one["by_episode"] for one in by_number.values()), strict=True)
-        drawn[name] = [([*by_number, seen], [*ys, whole]) for ys in episodes]
+        episodes = zip(*(one["by_episode"] for one in own), strict=True)
+        drawn[name] = [(numbers, [*ys, whole]) for ys in episodes]
     return figures.curves(drawn, "examples a class", "test accuracy", log=True)
 
 
@@ -122,11 +124,6 @@ def write(root: pathlib.Path, found: Mapping[str, Any], data: Mapping, seen: int
     rows = [
         {"method": name, **one, "std": one["accuracy_by_seed"]["std"]}
         for name, one in found["methods"].items()
-    ]
-    few = [
-        {"method": name, "shots": number, **one}
-        for name, by_number in found["shots"].items()
-        for number, one in by_number.items()
     ]
     differences = [
         {"pair": name, "accuracy": {k: one[k] for k in ("value", "low", "high")}}
@@ -160,8 +157,9 @@ def write(root: pathlib.Path, found: Mapping[str, Any], data: Mapping, seen: int
         gap = page.column("accuracy", "difference of accuracy [95 %]", "+.3f")
         shown.append(page.table(differences, ["pair", gap], "On the same examples"))
     sections = [page.section("Result", *shown)]
-    if few:
-        table = page.table(few, ["method", "shots", accuracy], "Test split")
+    if found["shots"]:
+        columns = ["method", page.column("per_class", "examples a class"), accuracy]
+        table = page.table(found["shots"], columns, "Test split")
         figure = page.figure(drawings["shots"], "A thin line an episode, and the mean")
         sections.append(page.section("Few examples a class", table, figure))
     facts = config.part("data", data)("train").facts

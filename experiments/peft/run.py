@@ -87,7 +87,7 @@ def main() -> int:
     best: dict[str, dict[str, Any]] = {}
     for name in sorted(names, key=lambda n: n in methods.RELATIVES):
         kin = best.get(methods.RELATIVES.get(name, ""))
-        factors = [kin["factor"]] if kin else FACTORS[: 2 if tiny else given.rates]
+        factors = [kin["factor"]] if kin else FACTORS[: given.rates]
         best[name] = chosen(root, name, factors, **options)
     runs = {name: [best[name]["folder"]] for name in names}
     for name in names:
