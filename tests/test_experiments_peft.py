@@ -16,7 +16,7 @@ CHOSEN = ("full", "probe")
 def root(tmp_path_factory):
     """The experiment's folder after two calls; the second trains nothing."""
     folder = tmp_path_factory.mktemp("peft")
-    own = ["run", "--tiny", "--rates", "2", "--workdir", str(folder)]
+    own = ["run", "--tiny", "--rates", "1", "--workdir", str(folder)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", own + [f"--method={name}" for name in CHOSEN])
         assert run.main() == 0
@@ -59,7 +59,30 @@ def test_what_is_not_trained_costs_no_gradient_and_no_memory(root):
     assert full["flops_ratio"] == full["peak_bytes_ratio"] == 1
 
 
-@pytest.mark.parametrize("name", ["BitFit", "Houlsby adapter", "DoRA r 4", "prompt"])
+@pytest.mark.parametrize(
+    ("losses", "best", "tried"),
+    [
+        ({3.0: 0.5, 1.0: 0.6, 9.0: 0.4}, 9.0, 3),
+        ({3.0: 0.5, 1.0: 0.6, 9.0: None}, 3.0, 3),  # not a number: never the best
+        ({3.0: 0.5, 1.0: 0.4, 9.0: 0.3}, 1.0, 2),  # the third is not looked at
+    ],
+)
+def test_the_rate_is_the_one_of_the_lowest_validation_loss(
+    losses, best, tried, monkeypatch, tmp_path
+):
+    rate = methods.settings("probe", tiny=True)["optim"]["lr"]
+
+    def fit(folder, settings):
+        return {"best": losses[round(settings["optim"]["lr"] / rate, 6)]}
+
+    monkeypatch.setattr(run.arms, "fit", fit)
+    found = run.chosen(tmp_path, "probe", run.FACTORS, tiny=True)
+    assert found["factor"] == best
+    assert found["rate"] == pytest.approx(rate * best)
+    assert len(found["validation"]) == tried
+
+
+@pytest.mark.parametrize("name", ["BitFit", "prompt"])
 def test_frozen_parameters_keep_their_bits(name):
     """After steps with weight decay and clipping; what is trained moves."""
     found = methods.settings(name, tiny=True)

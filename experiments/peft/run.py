@@ -56,7 +56,10 @@ def chosen(
         "folder": folders[factor],
         "factor": factor,
         "rate": rate * factor,
-        "validation": {f"{rate * f:.6g}": loss for f, loss in tried.items()},
+        "validation": {
+            f"{rate * f:.6g}": loss if math.isfinite(loss) else None
+            for f, loss in tried.items()
+        },
     }
 
 
