@@ -158,7 +158,11 @@ def write(root: pathlib.Path, found: Mapping[str, Any], data: Mapping, seen: int
         shown.append(page.table(differences, ["pair", gap], "On the same examples"))
     sections = [page.section("Result", *shown)]
     if found["shots"]:
-        columns = ["method", page.column("per_class", "examples a class"), accuracy]
+        columns: list[Any] = [
+            "method",
+            page.column("per_class", "examples a class"),
+            accuracy,
+        ]
         table = page.table(found["shots"], columns, "Test split")
         figure = page.figure(drawings["shots"], "A thin line an episode, and the mean")
         sections.append(page.section("Few examples a class", table, figure))
