@@ -78,4 +78,5 @@ def _local(name: str) -> str:
 
 
 def legal(text: str) -> str:
+    """The text with a mark for each character that XML may not hold."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]", "\ufffd", text)
