@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fmjax import config, evaluate, figures, generate, report
+from fmjax import config, evaluate, figures, generate, provenance, report
 from fmjax import workdir as workdirs
 from fmjax.metrics import bootstrap, calibration, classification
 from fmjax.train import train
@@ -143,7 +143,7 @@ def record(root: pathlib.Path, results: Mapping[str, Mapping[str, Any]]) -> None
 
 def record_lines(root: pathlib.Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Writes results.jsonl: any numbers, a line each, with what ran them."""
-    made = report.provenance()
+    made = provenance.record()
     ran = {k: made[k] for k in ("commit", "uncommitted", "packages", "devices")}
     text = "".join(
         json.dumps({**line, **ran}, ensure_ascii=False) + "\n" for line in lines

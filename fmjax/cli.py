@@ -21,6 +21,7 @@ VERBS = {
     "fsck": "check every checkpoint of a run for damage",
     "compile": "compile a config for a TPU slice, and say what it costs",
     "report": "write a run's HTML report",
+    "reproduce": "train a run's first steps again and compare bit for bit",
     "sweep": "search a config's fields for the best value of the watched metric",
 }
 

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fmjax import checkpoint, cli, config, interop, report
+from fmjax import checkpoint, cli, config, interop, provenance, report
 from fmjax import workdir as workdirs
 from fmjax.data import tokenizer as tokenizers
 from fmjax.data import weights
@@ -90,7 +90,7 @@ def load(
         "classes": names,
         "shapes": {},
         "data": {"origin": str(source), "converted": str(loaded.report)},
-        "runs": [report.provenance()],
+        "runs": [provenance.record(workdir)],
     }
     report.write_json(workdir / "config.json", record)
     store = checkpoint.Checkpoints(workdir)

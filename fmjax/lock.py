@@ -21,6 +21,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from fmjax import provenance
 from fmjax.config import ConfigError
 
 
@@ -62,7 +63,11 @@ def _locked(workdir: pathlib.Path) -> Iterator[None]:
         if left := file.read():
             print(f"fmjax: {workdir} was left by {holder(left)}", file=sys.stderr)
         file.truncate(0)
-        me = {"pid": os.getpid(), "host": platform.node(), "command": sys.argv}
+        me = {
+            "pid": os.getpid(),
+            "host": platform.node(),
+            "command": provenance.command(),
+        }
         file.write(json.dumps(me | {"since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}))
         file.flush()
         try:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import os
 import pathlib
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,8 +25,6 @@ from fmjax import trackers
 from fmjax.config import ConfigError
 from fmjax.step import Sums
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-
 
 def replace(path: pathlib.Path, text: str) -> None:
     """Writes a file so that it is the old one or the new one, never half of it."""
@@ -44,31 +38,6 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     """`replace` with JSON; NaN is refused."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     replace(path, text + "\n")
-
-
-def provenance() -> dict[str, Any]:
-    """What made this run: command, commit, package versions, devices."""
-
-    def git(*words: str) -> str | None:
-        here = pathlib.Path(__file__).parent
-        try:
-            done = subprocess.run(
-                ["git", *words], cwd=here, capture_output=True, text=True, timeout=10
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    return {
-        "command": sys.argv,
-        "commit": git("rev-parse", "HEAD"),
-        "uncommitted": bool(git("status", "--porcelain")),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "python": platform.python_version(),
-        "devices": [jax.device_count(), jax.devices()[0].device_kind],
-        "processes": jax.process_count(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
 
 
 class Report:
@@ -137,6 +106,7 @@ class Report:
         speed = {
             "examples_per_second": len(self.window) * rows / spent,
             "input_wait": self.waited / spent,
+            "window": len(self.window),  # steps that the means are over
         }
         numbers = {f"train/{name}": value for name, value in means.items()}
         self.write(step, numbers | {"lr": lr} | speed)
@@ -225,7 +195,8 @@ def write_page(workdir: str | pathlib.Path) -> pathlib.Path:
     if not lines:
         raise ConfigError(f"{workdir} has no records yet in metrics.jsonl")
     record = json.loads((folder / "config.json").read_text("utf-8"))
-    names = list(dict.fromkeys(k for line in lines for k in line if k != "step"))
+    names = dict.fromkeys(k for line in lines for k in line)
+    names = [name for name in names if name not in ("step", "window")]
     values = {
         name: [(x["step"], x[name]) for x in lines if x.get(name) is not None]
         for name in names

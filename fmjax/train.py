@@ -57,6 +57,9 @@ class Log(NamedTuple):
     mlflow: str | None = None  # experiment
 
 
+OWN = ("workdir", "dry_run", "stop_at")  # arguments of train that are no settings
+
+
 class Setup(NamedTuple):
     """A config, found and checked, with nothing allocated on any device."""
 
@@ -193,16 +196,18 @@ def train(
     init_from: Mapping | None = None,
     seed: int = 0,
     dry_run: bool = False,
+    stop_at: int | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on with, the run in `workdir`; returns its result.
 
     The signature is the schema of a config. `batch_size` is over all devices and
     microbatches. Parameters come from the workdir, then `init_from`, then chance. The
     result's `status` is 'done', 'stopped' (by a signal: call again to go on) or
-    'dry_run'. Raises config.ConfigError, before anything is written, for a setting that
-    is wrong, and where the workdir holds a run of other settings.
+    'dry_run'. stop_at: a step to stop at as if by a signal.
+    Raises config.ConfigError, before anything is written, for a setting that is wrong,
+    and where the workdir holds a run of other settings.
     """
-    settings = {k: v for k, v in locals().items() if k not in ("workdir", "dry_run")}
+    settings = {k: v for k, v in locals().items() if k not in OWN}
     workdir, setup = pathlib.Path(workdir), prepare(settings)
     if dry_run:
         _, cost = compiling(setup)
@@ -212,7 +217,7 @@ def train(
         return {"status": "dry_run", "steps": setup.each["all"]} | cost
     with lock.held(workdir):
         done = workdirs.claim(workdir, settings, setup.parts)
-        return done or run(workdir, settings, setup)
+        return done or run(workdir, settings, setup, stop_at)
 
 
 def compiling(setup: Setup) -> tuple[Any, dict[str, float]]:
@@ -224,7 +229,9 @@ def compiling(setup: Setup) -> tuple[Any, dict[str, float]]:
     return compiled, costs.cost(compiled) | {"compile_seconds": seconds}
 
 
-def run(workdir: pathlib.Path, settings: Mapping, setup: Setup) -> dict[str, Any]:
+def run(
+    workdir: pathlib.Path, settings: Mapping, setup: Setup, stop_at: int | None = None
+) -> dict[str, Any]:
     """`train` once its settings are found right and the workdir is its own."""
     batch_size, each, plan = settings["batch_size"], setup.each, setup.plan
     total = each["all"]
@@ -256,7 +263,7 @@ def run(workdir: pathlib.Path, settings: Mapping, setup: Setup) -> dict[str, Any
 
     with signals.preemption() as asked:
         while True:
-            stopped = asked(done)
+            stopped = asked(done) or done == stop_at
             over = done == total or watching.gave_up(setup.watch, progress)
             due = each["evaluate"] and (done % each["evaluate"] == 0 or done == total)
             if due and done > progress["evaluated"] and not stopped:

@@ -5,6 +5,7 @@ tokenizer.json   where there is one
 metrics.jsonl    a line a record
 checkpoints/     whole states, to go on from
 best/            the best weights, to evaluate, predict and start other runs with
+provenance/      changes to the code that were not committed
 init_from.json   where parameters came from, and which
 result.json      there once the run is done
 """
@@ -21,7 +22,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax import checkpoint, config, optim, parallel, report, step, transfer
+from fmjax import (
+    checkpoint,
+    config,
+    optim,
+    parallel,
+    provenance,
+    report,
+    step,
+    transfer,
+)
 from fmjax.data import batches
 
 MAY_CHANGE = (
@@ -68,7 +78,8 @@ def claim(
         "classes": list(source.classes),
         "shapes": {k: np.shape(v) for k, v in source.rows[0].items() if np.ndim(v)},
         "data": source.facts,
-        "runs": [*runs, report.provenance()],
+        "rows": provenance.fingerprint(source.rows),
+        "runs": [*runs, provenance.record(workdir)],
     }
     if parts.tokenizer is not None:
         report.replace(workdir / "tokenizer.json", parts.tokenizer.to_str(pretty=True))

@@ -1,9 +1,8 @@
 """What tests of whole runs share: tiny configs, and a run that stops on its own."""
 
-import contextlib
 import pathlib
 
-from fmjax import config, report, signals
+from fmjax import config, report
 from fmjax.train import train
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -27,18 +26,7 @@ def tiny(name: str, **overrides) -> dict:
 
 def run(workdir, settings, stop_at=None, **changes) -> dict:
     """train(), stopped as if by a signal once `stop_at` steps are done."""
-    with contextlib.ExitStack() as stack:
-        if stop_at is not None:
-            import pytest
-
-            patch = stack.enter_context(pytest.MonkeyPatch.context())
-
-            @contextlib.contextmanager
-            def stopping():
-                yield lambda step: step >= stop_at
-
-            patch.setattr(signals, "preemption", stopping)
-        return train(workdir, **(settings | changes))
+    return train(workdir, **(settings | changes), stop_at=stop_at)
 
 
 def losses(workdir, name="train/loss") -> list[float]:

@@ -78,6 +78,8 @@ MACHINERY = tuple(
         "compile",
         "stand_in",
         "workdir",
+        "provenance",
+        "reproduce",
         "predict",
         "generate",
         "page",

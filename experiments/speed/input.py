@@ -27,7 +27,7 @@ from PIL import Image
 
 from experiments.arms import fit, say
 from experiments.speed import pillow_loop as loop
-from fmjax import cli, config, report
+from fmjax import cli, config, provenance, report
 from fmjax.data import vocabulary
 from fmjax.data.batches import Batches
 from fmjax.data.inputs import image, image_mask, image_text, two_views
@@ -318,7 +318,7 @@ def main() -> int:
             waiting(root / f"cnn-{i}-{given.steps}", name, fields, given.steps)
         )
         say(json.dumps(lines[-1]))
-    made = report.provenance()
+    made = provenance.record()
     ran = {k: made[k] for k in ("commit", "uncommitted", "packages", "devices")}
     ran |= {"cores": os.cpu_count(), "load": [load, os.getloadavg()[1]]}
     text = "".join(json.dumps(line | ran) + "\n" for line in lines)
