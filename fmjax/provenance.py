@@ -135,7 +135,7 @@ def _changes(folder: pathlib.Path | None, status: str) -> dict[str, Any]:
     words = ("diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color")
     diff = redact(_git(*words, limit=DIFF_LIMIT) or "")
     raw = diff.encode()
-    found = {
+    found: dict[str, Any] = {
         "sha256": hashlib.sha256(raw).hexdigest(),
         "bytes": len(raw),
         "cut": len(raw) >= DIFF_LIMIT,

@@ -195,8 +195,8 @@ def write_page(workdir: str | pathlib.Path) -> pathlib.Path:
     if not lines:
         raise ConfigError(f"{workdir} has no records yet in metrics.jsonl")
     record = json.loads((folder / "config.json").read_text("utf-8"))
-    names = dict.fromkeys(k for line in lines for k in line)
-    names = [name for name in names if name not in ("step", "window")]
+    found = dict.fromkeys(k for line in lines for k in line)
+    names = [name for name in found if name not in ("step", "window")]
     values = {
         name: [(x["step"], x[name]) for x in lines if x.get(name) is not None]
         for name in names
