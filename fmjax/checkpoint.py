@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
 from fmjax import digests, optim
 from fmjax.config import ConfigError
@@ -28,7 +27,7 @@ class Checkpoints:
     def __init__(self, workdir: str | pathlib.Path, *, keep: int = 2):
         self.root = pathlib.Path(workdir).absolute()
         self.noted: dict[str, tuple] = {}  # of what is being saved, by folder
-        self.damaged: list[str] = []  # steps that restore passed over, and why
+        self.damaged: list[str] = []  # steps that were passed over, and why
         self.last = self._manager("checkpoints", keep)
         self.best = self._manager("best", 1)
 
@@ -53,6 +52,10 @@ class Checkpoints:
     def step(self) -> int | None:
         """The newest step that is whole, or None."""
         return self.last.latest_step()
+
+    def steps(self) -> list[int]:
+        """All steps, the newest first."""
+        return sorted(self.last.all_steps(), reverse=True)
 
     def best_step(self) -> int | None:
         return self.best.latest_step()
@@ -83,44 +86,10 @@ class Checkpoints:
         for manager in (self.last, self.best):
             manager.check_for_errors()
 
-    def restore(self, abstract: Any) -> tuple[Any, dict]:
-        """(state, progress) of the newest good step, on `abstract`'s shapes and places.
-
-        Any number of devices may have saved it. Newer steps that are damaged are put
-        aside, into the workdir's folder damaged/, and said in `damaged`. Raises
-        ConfigError where every step is damaged, and where parameters differ by name or
-        shape from the saved ones.
-        """
-        bad = []
-        for step in sorted(self.last.all_steps(), reverse=True):
-            folder = self.root / "checkpoints" / str(step)
-            try:
-                state, progress = _read(folder, abstract)
-                break
-            except Damaged as error:
-                bad.append(folder)
-                self.damaged.append(f"{folder}: {error}")
-        else:
-            raise ConfigError(
-                "every step is damaged, and nothing is started over them: give back a "
-                f"copy, or take another --workdir. {'; '.join(self.damaged)}"
-            )
-        if (best := self.best_step()) is not None:
-            folder = self.root / "best" / str(best)
-            try:
-                digests.agreed(folder)
-            except Damaged as error:
-                bad.append(folder)
-                self.damaged.append(f"{folder}: {error}; the best is looked for anew")
-                progress = progress | {"best": None, "best_step": 0}
-        if bad:
-            if jax.process_index() == 0:
-                for folder in bad:
-                    digests.put_aside(folder)
-            multihost_utils.sync_global_devices("damaged steps are put aside")
-            self.last.reload()
-            self.best.reload()
-        return state, progress
+    def reload(self) -> None:
+        """Looks again at what there is."""
+        for manager in (self.last, self.best):
+            manager.reload()
 
     def close(self) -> None:
         for manager in (self.last, self.best):
@@ -170,18 +139,18 @@ def weights(workdir: str | pathlib.Path, abstract: Any = None) -> dict[str, Any]
         raise ConfigError(f"{workdir} holds no trained weights (no step in best/)")
     folder = root / str(max(steps))
     try:
-        return _read(folder, abstract)[0]
+        return read(folder, abstract)[0]
     except Damaged as error:
         raise ConfigError(f"{folder} is damaged, give back a copy: {error}") from None
 
 
 def verify(folder: pathlib.Path) -> bool:
     """Reads a whole step; were there digests to compare with? Raises Damaged."""
-    _read(folder)
+    read(folder)
     return (folder / digests.FILE).exists()
 
 
-def _read(folder: pathlib.Path, abstract: Any = None) -> tuple[Any, Any]:
+def read(folder: pathlib.Path, abstract: Any = None) -> tuple[Any, Any]:
     """(arrays, progress) of a step's folder, if they are what was written.
 
     Without `abstract` every device holds a whole copy. Raises Damaged where they are

@@ -89,9 +89,17 @@ def cache() -> None:
 
 
 def run(main: Callable[[], int]) -> None:
-    """Exits with main's status: 0 done, 2 a setting is wrong, 75 stopped, to go on."""
+    """Exits with main's status: 0 done, 2 a setting is wrong, 75 stopped, to go on.
+
+    65 says that the numbers are not finite, 69 that another process is dead or stuck.
+    """
+    from fmjax.guard import NonFinite
+
     try:
         sys.exit(main())
+    except NonFinite as error:
+        print(f"fmjax: {error}", file=sys.stderr)
+        code = 65
     except (config.ConfigError, FileNotFoundError) as error:
         print(f"fmjax: {error}", file=sys.stderr)
         code = 2

@@ -150,6 +150,7 @@ def load(path: str, overrides: Mapping[str, str] | None = None) -> dict[str, Any
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = (module.get_config(arg) if arg else module.get_config()).to_dict()
+    config = {"guard": None} | config  # which no recipe needs to mention
     for key, text in (overrides or {}).items():
         override(config, key, text)
     return config

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import time
 from typing import Any
 
 import jax
 from rich.console import Console
 from rich.table import Table
 
+from fmjax import parallel
 from fmjax.optim import paths
 
 
@@ -116,3 +119,20 @@ def compiled_table(found: dict[str, Any]) -> str:
         for one in tables:
             console.print(one)
     return printed.get()
+
+
+def compiling(setup: Any) -> tuple[Any, dict[str, float]]:
+    """(the compiled step, what it costs); setup: train.Setup."""
+    began = time.monotonic()
+    batch = parallel.like_batch(setup.sample, setup.plan)
+    compiled = parallel.compile_step(setup.step, setup.state, batch, setup.plan)
+    seconds = time.monotonic() - began
+    return compiled, cost(compiled) | {"compile_seconds": seconds}
+
+
+def dry_run(setup: Any, batch_size: int) -> dict[str, Any]:
+    """Prints what a run would cost; its result."""
+    found = {"steps": setup.each["all"]} | compiling(setup)[1]
+    print(parameter_table(setup.state.params))
+    print(json.dumps({"batch_size": batch_size} | found, indent=2))
+    return {"status": "dry_run"} | found

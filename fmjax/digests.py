@@ -9,6 +9,7 @@ wherever that lives, which also sees what goes wrong between memory and file.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -41,50 +42,76 @@ def _mix(x: jax.Array) -> jax.Array:
     return x ^ (x >> 16)
 
 
-@jax.jit
-def _sums(x: jax.Array) -> jax.Array:
-    """[2] uint32 of an array: sums, modulo 2^32, of mixed (bits, position) pairs.
+@functools.partial(jax.jit, static_argnames="shape")
+def _sums(x: jax.Array, first: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """[2] uint32 of a part of an array: sums of mixed (bits, position) pairs.
 
-    A sum of integers does not depend on its order, so neither on how x is cut over
-    devices and processes. As the mixture is a bijection of an element's bits, a change
-    of one 32-bit word always changes both sums; a change of several goes unseen once in
-    2^64.
+    first: [D] uint32, where the part begins in the array of that shape. Sums modulo
+    2^32 do not depend on their order, so neither on how an array is cut over devices
+    and processes. As the mixture is a bijection of an element's bits, a change of one
+    32-bit word always changes both sums; one of several goes unseen once in 2^64.
     """
     if x.dtype == jnp.bool_:
         x = x.astype(jnp.uint8)
     kind = {1: jnp.uint8, 2: jnp.uint16}.get(x.dtype.itemsize, jnp.uint32)
     words = jax.lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
     place = jnp.zeros(words.shape, jnp.uint32)
-    for dim, length in enumerate(words.shape):
+    for dim in range(words.ndim):
         index = jax.lax.broadcasted_iota(jnp.uint32, words.shape, dim)
-        place = place * jnp.uint32(length) + index
-    first = _mix(words ^ _mix(place + jnp.uint32(0x9E3779B9)))
-    second = _mix(first + place)
-    return jnp.stack([first.sum(dtype=jnp.uint32), second.sum(dtype=jnp.uint32)])
+        within = dim < len(shape)  # a word of 8 bytes is two in a dimension of its own
+        length = shape[dim] if within else words.shape[dim]
+        place = place * jnp.uint32(length) + index + (first[dim] if within else 0)
+    one = _mix(words ^ _mix(place + jnp.uint32(0x9E3779B9)))
+    two = _mix(one + place)
+    return jnp.stack([one.sum(dtype=jnp.uint32), two.sum(dtype=jnp.uint32)])
 
 
-def start(tree: Any) -> list[tuple[str, str, jax.Array]]:
-    """Starts computing the digests of a tree's arrays; does not wait for them.
+def start(tree: Any) -> list[tuple[str, str, list[Any]]]:
+    """Starts computing the digests of a tree's arrays: (path, kind, sums of parts).
 
-    Every process of a run must call it, and all get the same.
+    Every process of a run must call it, and all get the same. Each part is summed on
+    the device that has it, without a collective: those of programs in flight beside
+    each other can wait for one another on simulated devices.
     """
-    found = []
+    found: list[tuple[str, str, list[Any]]] = []
+    shared = []  # which of them processes have parts of
     for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True):
         kind = f"{leaf.dtype}{list(leaf.shape)}"
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
-        found.append((path, kind, _sums(leaf)))
+        leaf = leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf)
+        parts = [part for part in leaf.addressable_shards if part.replica_id == 0]
+        if leaf.is_fully_replicated:
+            parts = [leaf.addressable_shards[0]]
+        elif jax.process_count() > 1:
+            shared.append(len(found))
+        sums = []
+        for part in parts:
+            first = [cut.start or 0 for cut in part.index]
+            sums.append(_sums(part.data, np.array(first, np.uint32), leaf.shape))
+        found.append((path, kind, sums))
+    if shared:  # added up over processes, by the main thread of each
+        mine = np.stack([_added(found[i][2]) for i in shared])
+        whole = multihost_utils.process_allgather(mine).sum(0, dtype=np.uint32)
+        for i, sums in zip(shared, whole, strict=True):
+            found[i] = (*found[i][:2], [sums])
     return found
 
 
-def finish(started: list[tuple[str, str, jax.Array]]) -> dict[str, str]:
+def _added(sums: list[Any]) -> np.ndarray:
+    """[2] uint32: the sum of the parts that this process has."""
+    return np.asarray([*jax.device_get(sums), np.zeros(2)], np.uint32).sum(
+        0, dtype=np.uint32
+    )
+
+
+def finish(started: list[tuple[str, str, list[Any]]]) -> dict[str, str]:
     """{path: 'dtype[shape]:digest'} of what was started."""
-    sums = jax.device_get([sums for _, _, sums in started])
-    names = [(path, kind) for path, kind, _ in started]
-    return {
-        path: f"{kind}:{a:08x}{b:08x}"
-        for (path, kind), (a, b) in zip(names, sums, strict=True)
-    }
+    found = {}
+    for path, kind, sums in started:
+        one, two = _added(sums)
+        found[path] = f"{kind}:{one:08x}{two:08x}"
+    return found
 
 
 def of_json(value: Any) -> str:

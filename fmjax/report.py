@@ -96,11 +96,11 @@ class Report:
         self.waited += time.monotonic() - began
         return batch
 
-    def train(self, step: int, sums: Sums, rows: int, lr: float, flush: bool) -> None:
-        """Takes a step's sums, still on the device; writes a record if one is due."""
-        self.window.append(jax.device_get(sums))
+    def train(self, step: int, sums: Sums, rows: int, lr: float, flush: bool) -> Sums:
+        """A step's sums, brought to the host; writes a record if one is due."""
+        self.window.append(sums := jax.device_get(sums))
         if step % self.every and not flush:
-            return
+            return sums
         means = stepping.means(stepping.add_sums(self.window))
         spent = max(time.monotonic() - self.since, 1e-9)
         speed = {
@@ -113,6 +113,7 @@ class Report:
         self.step(step, f"loss {means['loss']:.4f}")
         self.window.clear()
         self.since, self.waited = time.monotonic(), 0.0
+        return sums
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
         self.write(step, numbers)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
-from fmjax import checkpoint, optim, report, transfer
+from fmjax import checkpoint, digests, guard, optim, report, transfer
+from fmjax.config import ConfigError
+from fmjax.digests import Damaged
 from fmjax.step import State
 
 FRESH = {"best": None, "best_step": 0, "worse": 0, "evaluated": 0}
@@ -37,9 +41,48 @@ def state(
         if not saved:
             return made, dict(FRESH)
     abstract = setup.state._replace(params=kept(setup, setup.state.params))
-    found, progress = store.restore(abstract)
+    found, progress = newest(store, abstract)
     if thinned:
         found = found._replace(params=transfer.fill(made.params, found.params))
+    return found, progress
+
+
+def newest(store: checkpoint.Checkpoints, abstract: Any) -> tuple[Any, dict[str, Any]]:
+    """(state, progress) of the newest good step, on `abstract`'s shapes and places.
+
+    Any number of devices may have saved it. Damaged steps that are newer, and a damaged
+    best one, are put aside, into the workdir's folder damaged/, and told in
+    `store.damaged`. Raises ConfigError where every step is damaged, and where
+    parameters differ by name or shape from the saved ones.
+    """
+    bad = []
+    for step in store.steps():
+        folder = store.root / "checkpoints" / str(step)
+        try:
+            found, progress = checkpoint.read(folder, abstract)
+            break
+        except Damaged as error:
+            bad.append(folder)
+            store.damaged.append(f"{folder}: {error}")
+    else:
+        raise ConfigError(
+            "every step is damaged, and nothing is started over them: give back a "
+            f"copy, or take another --workdir. {'; '.join(store.damaged)}"
+        )
+    if (best := store.best_step()) is not None:
+        folder = store.root / "best" / str(best)
+        try:
+            digests.agreed(folder)
+        except Damaged as error:
+            bad.append(folder)
+            store.damaged.append(f"{folder}: {error}; the best is looked for anew")
+            progress = progress | {"best": None, "best_step": 0}
+    if bad:
+        if jax.process_index() == 0:
+            for folder in bad:
+                digests.put_aside(folder)
+        multihost_utils.sync_global_devices("damaged steps are put aside")
+        store.reload()
     return found, progress
 
 
@@ -59,3 +102,18 @@ def initial(setup: Any, workdir: pathlib.Path, settings: Mapping[str, Any]) -> S
     if setup.saving.trained_only:
         transfer.check(workdir, made.params, setup.trainable)
     return made
+
+
+def go_back(workdir: pathlib.Path, setup: Any, bad: int) -> None:
+    """Prepares a rollback to the newest checkpoint; batches up to `bad` are left out.
+
+    Raises guard.NonFinite after guard.limit rollbacks.
+    """
+    store = checkpoint.Checkpoints(workdir)
+    to = store.step() or 0
+    store.close()
+    guard.go_back(workdir, bad - 1, to, setup.guard.limit)
+    print(
+        f"fmjax: back from step {bad} to {to}; batches between are left out",
+        file=sys.stderr,
+    )

@@ -9,10 +9,10 @@ it was. A finished run's command says so and does nothing.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import pathlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,9 +29,10 @@ from fmjax import (
     sharding,
     signals,
     transfer,
+    watchdog,
     watching,
 )
-from fmjax import evaluate as evaluation
+from fmjax import guard as guards
 from fmjax import optim as optimizers
 from fmjax import parallel as devices
 from fmjax import report as reports
@@ -68,6 +69,7 @@ class Setup(NamedTuple):
     watch: watching.Watch
     log: Log
     saving: Saving
+    guard: guards.Guard
     trainable: Any  # a tree of bools like the parameters, or None: all of them
     train_set: batches.Batches
     eval_sets: dict[str, batches.Batches]
@@ -90,6 +92,7 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
     watch = config.bind("evaluate", watching.Watch, asked)()
     saving = config.bind("checkpoint", Saving, settings["checkpoint"])()
     log = config.bind("log", Log, settings["log"])()
+    guard = guards.settings(settings.get("guard"))
     plan = config.bind("parallel", devices.plan, settings["parallel"])(there)
     devices.check_batch(batch_size, plan, settings["accum"])
     parts = config.assemble(settings)
@@ -144,7 +147,7 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
     measure = stepping.measurer(apply, parts.objective)
     measured = jax.eval_shape(measure, state.params, state.extras, sample)
     watching.check(watch, measured)
-    step = functools.partial(
+    step: Callable = functools.partial(
         stepping.train_step,
         apply=apply,
         objective=parts.objective,
@@ -153,6 +156,8 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
         accum=settings["accum"],
     )
     held = sharding.constrained(step, plan)
+    if guard.nonfinite:
+        held = guards.finite_only(held)
     traced = jax.jit(held, static_argnames="axis")  # once, whoever asks first
     if settings["accum"] > 1:  # which batch statistics and coupled rows do not bear
         with config.blaming("accum"):
@@ -163,6 +168,7 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
         watch,
         log,
         saving,
+        guard,
         trainable,
         train_set,
         eval_sets,
@@ -193,6 +199,7 @@ def train(
     checkpoint: Mapping | None = None,
     parallel: Mapping | None = None,
     log: Mapping | None = None,
+    guard: Mapping | None = None,
     init_from: Mapping | None = None,
     seed: int = 0,
     dry_run: bool = False,
@@ -210,32 +217,30 @@ def train(
     settings = {k: v for k, v in locals().items() if k not in OWN}
     workdir, setup = pathlib.Path(workdir), prepare(settings)
     if dry_run:
-        _, cost = compiling(setup)
-        print(costs.parameter_table(setup.state.params))
-        counts = {"steps": setup.each["all"], "batch_size": batch_size}
-        print(json.dumps(counts | cost, indent=2))
-        return {"status": "dry_run", "steps": setup.each["all"]} | cost
-    with lock.held(workdir):
-        done = workdirs.claim(workdir, settings, setup.parts)
-        return done or run(workdir, settings, setup, stop_at)
-
-
-def compiling(setup: Setup) -> tuple[Any, dict[str, float]]:
-    """(the compiled step, what it costs)."""
-    began = time.monotonic()
-    batch = devices.like_batch(setup.sample, setup.plan)
-    compiled = devices.compile_step(setup.step, setup.state, batch, setup.plan)
-    seconds = time.monotonic() - began
-    return compiled, costs.cost(compiled) | {"compile_seconds": seconds}
+        return costs.dry_run(setup, batch_size)
+    with lock.held(workdir), watchdog.watching(workdir, setup.guard) as alive:
+        if result := workdirs.claim(workdir, settings, setup.parts):
+            return result
+        made = costs.compiling(setup)
+        while True:
+            try:
+                return run(workdir, settings, setup, stop_at, alive, *made)
+            except guards.Rollback as back:
+                resume.go_back(workdir, setup, back.step)
 
 
 def run(
-    workdir: pathlib.Path, settings: Mapping, setup: Setup, stop_at: int | None = None
+    workdir: pathlib.Path,
+    settings: Mapping,
+    setup: Setup,
+    stop_at: int | None,
+    alive: Callable,
+    compiled: Any,
+    cost: dict,
 ) -> dict[str, Any]:
-    """`train` once its settings are found right and the workdir is its own."""
+    """The loop, from where the workdir is. Raises guard.Rollback to be called again."""
     batch_size, each, plan = settings["batch_size"], setup.each, setup.plan
-    total = each["all"]
-    compiled, cost = compiling(setup)
+    total, skips = each["all"], guards.skips(workdir)
     store = checkpoints.Checkpoints(workdir, keep=setup.saving.keep)
     state, progress = resume.state(setup, store, workdir, settings)
     kept = functools.partial(resume.kept, setup)
@@ -252,31 +257,33 @@ def run(
     for text in store.damaged:
         report.event(start, "damaged", text)
     run_eval = stepping.measurer(setup.apply, setup.parts.objective)
-    fetch = lambda step: devices.put(setup.train_set.at(step), plan)  # noqa: E731
+    at = lambda step: setup.train_set.at(skips.position(step))  # noqa: E731
+    fetch = lambda step: devices.put(at(step), plan)  # noqa: E731
     coming = batches.ahead(fetch, start, total)
+    watch = guards.Watch(setup.guard, report.event)
     pending = None  # the last step's sums: read while the device does the next step
 
     def record(flush=False):
         if pending:
             lr = float(setup.rate(pending[0] - 1))
-            report.train(*pending, rows=batch_size, lr=lr, flush=flush)
+            sums = report.train(*pending, rows=batch_size, lr=lr, flush=flush)
+            watch.look(pending[0], sums)
 
-    with signals.preemption() as asked:
+    with (
+        contextlib.closing(report),
+        contextlib.closing(store),
+        contextlib.closing(coming),
+        signals.preemption() as asked,
+    ):
         while True:
+            alive(done)
             stopped = asked(done) or done == stop_at
             over = done == total or watching.gave_up(setup.watch, progress)
             due = each["evaluate"] and (done % each["evaluate"] == 0 or done == total)
             if due and done > progress["evaluated"] and not stopped:
                 record(flush=True)
                 pending = None
-                params = optimizers.averaged(state.opt_state, state.params)
-                numbers = {
-                    f"{split}/{name}": value
-                    for split, data in setup.eval_sets.items()
-                    for name, value in evaluation.sums_over(
-                        run_eval, params, state.extras, data, plan
-                    ).items()
-                }
+                params, numbers = watching.measure(run_eval, setup, state)
                 report.evaluation(done, numbers)
                 progress, improved = watching.judge(
                     setup.watch, progress, numbers, done
@@ -298,15 +305,10 @@ def run(
             record()
             store.check()
             done, pending = done + 1, (done + 1, sums)
-    record(flush=True)
-    coming.close()
-    if (
-        over and not store.best_step()
-    ):  # nothing was watched: the last is the best known
-        params = optimizers.averaged(state.opt_state, state.params)
-        store.save_best(done, kept(params), state.extras)
-    store.close()
-    report.close()
+        record(flush=True)
+        if over and not store.best_step():  # nothing was watched: the last is the best
+            params = optimizers.averaged(state.opt_state, state.params)
+            store.save_best(done, kept(params), state.extras)
     result = {"status": "done" if over else "stopped", "step": done, "steps": total}
     result |= progress | cost
     if over and jax.process_index() == 0:

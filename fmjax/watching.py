@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from fmjax import config
+from fmjax import config, evaluate, optim
 from fmjax.step import Sums
 
 
@@ -49,3 +49,16 @@ def judge(
 def gave_up(watch: Watch, progress: dict) -> bool:
     """Has the watched metric not improved for `patience` evaluations?"""
     return watch.patience is not None and progress["worse"] >= watch.patience
+
+
+def measure(run: Callable, setup: Any, state: Any) -> tuple[Any, dict[str, float]]:
+    """(the weights to evaluate, SPLIT/NAME: value over each watched split)."""
+    params = optim.averaged(state.opt_state, state.params)
+    numbers = {
+        f"{split}/{name}": value
+        for split, data in setup.eval_sets.items()
+        for name, value in evaluate.sums_over(
+            run, params, state.extras, data, setup.plan
+        ).items()
+    }
+    return params, numbers

@@ -7,6 +7,11 @@ checkpoints/     whole states, to go on from
 best/            the best weights, to evaluate, predict and start other runs with
 provenance/      changes to the code that were not committed
 init_from.json   where parameters came from, and which
+events.jsonl     what went wrong: damage, numbers that were not finite, spikes
+skipped.json     the batches that rollbacks have left out
+damaged/         checkpoints that are not as they were written
+lock             who is at work
+watch/           how far each process is, where there are several
 result.json      there once the run is done
 """
 
@@ -39,6 +44,7 @@ MAY_CHANGE = (
     "checkpoint",
     "log",
     "accum",
+    "guard",
 )  # the mathematics stays the same
 
 

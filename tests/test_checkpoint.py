@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from fmjax import checkpoint, parallel, step
+from fmjax import checkpoint, parallel, resume, step
 from fmjax.config import ConfigError
 from tests.runs import ROOT
 
@@ -70,7 +70,7 @@ class TestStates:
         store.save(7, state, progress)
         finish(store)
         again = checkpoint.Checkpoints(tmp_path)
-        found, record = again.restore(abstract)
+        found, record = resume.newest(again, abstract)
         again.close()
         assert bits(found) == bits(state)
         assert jax.tree.structure(found) == jax.tree.structure(state)
@@ -83,7 +83,7 @@ class TestStates:
         state, abstract = make()
         store.save(1, state, {"best": None, "worse": 0})
         finish(store)
-        assert store.restore(abstract)[1] == {"best": None, "worse": 0}
+        assert resume.newest(store, abstract)[1] == {"best": None, "worse": 0}
 
     def test_the_newest_are_kept(self, tmp_path, store):
         state, abstract = make()
@@ -94,7 +94,7 @@ class TestStates:
         finish(store)
         assert sorted(os.listdir(tmp_path / "checkpoints")) == ["10", "3"]
         assert store.step() == 10
-        found, record = store.restore(abstract)
+        found, record = resume.newest(store, abstract)
         assert (int(found.step), record) == (10, {"at": 10})
 
     def test_a_saved_step_is_left_as_it_is(self, store):
@@ -102,7 +102,7 @@ class TestStates:
         store.save(3, state, {"at": "first"})
         store.save(3, state, {"at": "second"})
         finish(store)
-        assert store.restore(abstract)[1] == {"at": "first"}
+        assert resume.newest(store, abstract)[1] == {"at": "first"}
 
     def test_a_step_that_was_cut_short_does_not_count(self, tmp_path, store):
         store.save(3, make()[0], {})
@@ -127,7 +127,7 @@ class TestStates:
         _, abstract = make(parallel.plan(**read))
         store.save(1, state, {})
         finish(store)
-        found, _ = store.restore(abstract)
+        found, _ = resume.newest(store, abstract)
         assert bits(found) == bits(state)
         for have, want in zip(*map(jax.tree.leaves, (found, abstract)), strict=True):
             assert have.sharding == want.sharding
@@ -154,7 +154,7 @@ class TestStates:
         finish(store)
         _, abstract = make(init=other)
         with pytest.raises(ConfigError, match=re.escape(named)) as error:
-            store.restore(abstract)
+            resume.newest(store, abstract)
         assert "4/state does not fit this config" in str(error.value)
 
 

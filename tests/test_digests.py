@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax import checkpoint, digests, parallel
+from fmjax import checkpoint, digests, parallel, resume
 from fmjax.config import ConfigError
 from tests.test_checkpoint import bits, finish, make
 
@@ -39,7 +39,7 @@ def restore(workdir, abstract):
     """((state, progress), what is damaged), as a run would see them."""
     store = checkpoint.Checkpoints(workdir)
     try:
-        return store.restore(abstract), store.damaged
+        return resume.newest(store, abstract), store.damaged
     finally:
         store.close()
 
@@ -165,11 +165,11 @@ class TestRestore:
         flip(workdir / "checkpoints/2/state/manifest.ocdbt", random.Random(1))
         _, states, abstract = sound
         store = checkpoint.Checkpoints(workdir)
-        store.restore(abstract)
+        resume.newest(store, abstract)
         store.save(2, states[2], {"best": None})
         finish(store)
         assert store.step() == 2
-        found, progress = store.restore(abstract)
+        found, progress = resume.newest(store, abstract)
         store.close()
         assert bits(found) == bits(states[2])
         assert progress == {"best": None}
