@@ -12,7 +12,7 @@ import numpy as np
 
 from fmjax.data.images.resize import resize
 
-PENALTIES = (0.1, 1.0, 10.0, 100.0, 1000.0)
+PENALTIES = (10.0, 100.0, 1e3, 1e4, 1e5)
 
 
 def _images(rows: Any) -> np.ndarray:

@@ -12,7 +12,7 @@ from fmjax import step, workdir
 from fmjax.layers.patches import patchify, unpatchify
 from fmjax.metrics import bootstrap, knn, linear_probe
 
-FIT = 10_000  # training images that probes learn from
+FIT = 5_000  # training images that probes learn from
 BATCH = 250
 
 

@@ -43,7 +43,7 @@ METHODS = {
         "configs/resnet/fashion_mnist.py:10",
         {"skip": r"^(project|norm)\d", "rename": (("^backbone/", ""),)},
         "resnet-10",
-        300,
+        150,
         0.02,
     ),
     "mae": Method(
@@ -52,7 +52,7 @@ METHODS = {
         "configs/vit/fashion_mnist.py:small",
         {"skip": r"^(decoder|mask_token)"},
         "vit-small",
-        300,
+        150,
         1e-3,
     ),
 }
@@ -65,7 +65,7 @@ def settings_of(method: Method, tiny: bool) -> dict[str, dict[str, Any]]:
         few["data"]["share"] = SHARE
         few |= {"batch_size": 64, "steps": f"{method.steps} steps"}
         few["optim"]["lr"] = method.rate
-        few["evaluate"]["every"] = f"{method.steps // 3} steps"
+        few["evaluate"]["every"] = f"{method.steps} steps"
         few["checkpoint"]["every"] = f"{method.steps} steps"
         few["log"]["every"] = "20 steps"
         whole = config.load(method.classify)
