@@ -272,19 +272,29 @@ def assemble(
             f"model.vocab_size is {model['vocab_size']}, fewer than the "
             f"tokenizer's {words} words"
         )
-    names = {}
-    if "classes" in fields(find("inputs", inputs["name"]).make):
-        names["classes"] = load_split("train").classes if classes is None else classes
+
+    def names(kind: str, name: str) -> dict[str, Any]:  # read where they are asked for
+        if "classes" not in fields(getattr(find(kind, name), PARTS[kind][1])):
+            return {}
+        known = load_split("train").classes if classes is None else classes
+        return {"classes": known}
+
+    given = {"tokenizer": tokenizer} | names("inputs", inputs["name"])
     with blaming("inputs"):
-        make_inputs = part("inputs", inputs, tokenizer=tokenizer, **names)()
+        make_inputs = part("inputs", inputs, **given)()
     net = part("model", model)()
     for name, spec in (settings.get("transforms") or {}).items():
+        spec = {"name": name} | dict(spec or {})
         with blaming("transforms"):
-            net = part("transforms", {"name": name} | dict(spec or {}))(net)
+            net = part("transforms", spec, **names("transforms", name))(net)
+    predict = getattr(find("objective", objective["name"]), "predict", None)
+    if predict:
+        own = {key: objective[key] for key in fields(predict) & set(objective)}
+        predict = functools.partial(predict, **own)
     return Parts(
         net=net,
         objective=objective_fn,
-        predict=getattr(find("objective", objective["name"]), "predict", None),
+        predict=predict,
         data=load_split,
         inputs=make_inputs,
         tokenizer=tokenizer,

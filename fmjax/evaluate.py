@@ -1,6 +1,10 @@
 """Evaluation over whole sets: every example counts once, and one division at the end.
 
 python -m fmjax.evaluate --workdir runs/x [--split test]
+python -m fmjax.evaluate --workdir runs/x --data.name=csv --data.path=other.csv \
+    --same pos=positive --same neg=negative
+
+The latter is on other data than the run's (fmjax/elsewhere.py).
 """
 
 from __future__ import annotations
@@ -8,13 +12,14 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from fmjax import cli, config, parallel, prompts, step
+from fmjax import cli, config, elsewhere, parallel, prompts, step
 from fmjax import workdir as workdirs
 from fmjax.data import batches
 
@@ -59,6 +64,8 @@ def evaluate(
     *,
     splits: Sequence[str] = ("test",),
     metrics: Sequence[str] | None = None,
+    data: Mapping[str, str] | None = None,
+    same: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """{split: numbers} of a trained run, from its best weights.
 
@@ -67,8 +74,11 @@ def evaluate(
     given the training split's predictions, without augmentation; one that takes
     `prompts`, the vectors of the classes' names. Raises ConfigError where a metric
     needs what the objective does not predict, or the rows do not have.
+    data, same: other data's settings and classes, as in `elsewhere.on`.
     """
     run = workdirs.open_run(workdir)
+    if data:
+        run = elsewhere.on(run, data, same or {})
     if metrics is None:
         objective = config.find("objective", run.settings["objective"]["name"])
         metrics = getattr(objective, "METRICS", ())
@@ -76,11 +86,11 @@ def evaluate(
     results: dict[str, dict[str, Any]] = {}
     for split in splits:
         source = run.parts.data(split)
-        data = run.batches(source.rows)
-        params, extras = run.weights(data.example(0))
-        results[split] = sums_over(compiled, params, extras, data, run.plan)
+        rows = run.batches(source.rows)
+        params, extras = run.weights(rows.example(0))
+        results[split] = sums_over(compiled, params, extras, rows, run.plan)
         if metrics:
-            said, given = predictions(run, data, params, extras)
+            said, given = predictions(run, rows, params, extras)
             known: dict[str, Any] = {**said, **given, "classes": run.classes}
             known |= {"labels": given["label"]} if "label" in given else {}
             known |= {"facts": source.facts, "rows": source.rows}
@@ -88,8 +98,8 @@ def evaluate(
             if "prompts" in needed:
                 known["prompts"] = prompts.classes(run, params, extras)
             if any(name.startswith("train_") for name in needed):
-                rows = run.parts.data("train").rows
-                said, given = predictions(run, run.batches(rows), params, extras)
+                rows = run.batches(run.parts.data("train").rows)
+                said, given = predictions(run, rows, params, extras)
                 both = {**said, "labels": given.get("label")}
                 known |= {f"train_{k}": v for k, v in both.items() if v is not None}
             for name in metrics:
@@ -124,9 +134,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, help="a trained run's folder")
     parser.add_argument("--split", action="append", help="test by default; repeatable")
     parser.add_argument("--metrics", action="append", help="files of fmjax/metrics/")
-    given = cli.parse(parser, argv)
+    parser.add_argument("--same", action="append", default=[], help="THEIRS=OURS")
+    words = list(sys.argv[1:] if argv is None else argv)
+    words, data = cli.split_overrides(words, "--data.")
+    given = cli.parse(parser, words)
     splits = given.split or ("test",)
-    results = evaluate(given.workdir, splits=splits, metrics=given.metrics)
+    same = {there: own for there, _, own in (x.partition("=") for x in given.same)}
+    results = evaluate(
+        given.workdir, splits=splits, metrics=given.metrics, data=data, same=same
+    )
     print(json.dumps(results, indent=2, ensure_ascii=False))
     return 0
 

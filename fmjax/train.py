@@ -145,7 +145,8 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
     create = functools.partial(stepping.create, init, tx)
     state = jax.eval_shape(create, jax.random.key(seed))
     measure = stepping.measurer(apply, parts.objective)
-    measured = jax.eval_shape(measure, state.params, state.extras, sample)
+    with config.blaming("objective"):
+        measured = jax.eval_shape(measure, state.params, state.extras, sample)
     watching.check(watch, measured)
     step: Callable = functools.partial(
         stepping.train_step,

@@ -15,6 +15,7 @@ VARIANTS = {
     "configs/alexnet/imagenet.py": ("",),
     "configs/bert/boolq.py": ("",),
     "configs/bert/choices.py": ("",),
+    "configs/bert/multitask.py": ("",),
     "configs/bert/peft.py": ("full", "lora", "prompt"),
     "configs/bert/pretrain.py": ("", "base", "large"),
     "configs/bert/questions.py": ("",),
@@ -121,6 +122,10 @@ def test_builds_abstractly_at_full_size(name, variant):
         settings["data"] = (
             data | {"corpus": corpus} | copies if "corpus" in data else corpus
         )
+        if data["name"] == "mixture":
+            tagged = {"name": "synthetic_tasks", "task": "tags", "size": 64}
+            mixed = dict.fromkeys(data["tasks"], corpus) | {"tags": tagged}
+            settings["data"] = data | {"tasks": mixed}
         if settings["model"]["name"] == "clip":
             settings["data"] = {"name": "synthetic_scenes", "size": 8}
     elif settings["objective"]["name"] == "segment":

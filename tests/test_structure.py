@@ -91,6 +91,7 @@ MACHINERY = tuple(
         "study",
         "ranges",
         "unfreeze",
+        "elsewhere",
         "resize",
     )
 )
