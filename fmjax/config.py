@@ -290,7 +290,7 @@ def assemble(
     predict = getattr(find("objective", objective["name"]), "predict", None)
     if predict:
         own = {key: objective[key] for key in fields(predict) & set(objective)}
-        predict = functools.partial(predict, **own)
+        predict = functools.partial(predict, **own) if own else predict
     return Parts(
         net=net,
         objective=objective_fn,
