@@ -202,14 +202,37 @@ class TestArrows:
 
 
 BANNED_MODULES = (
-    "pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve",
-    "tensorflow", "clu", "chex",
+    "pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "jsonpickle",
+    "marshal", "shelve", "imp", "code", "pty", "tensorflow", "clu", "chex",
 )  # fmt: skip
-BANNED_CALLS = (
-    "eval", "exec", "compile", "builtins.eval", "builtins.exec", "yaml.load",
-    "yaml.unsafe_load", "torch.load", "os.system", "os.popen",
+BANNED_NAMES = (  # called, or merely named
+    "eval", "exec", "__import__", "builtins.eval", "builtins.exec", "torch.load",
+    "builtins.__import__", "torch.jit.load", "torch.hub.load", "yaml.load",
+    "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen",
+    "subprocess.getoutput", "subprocess.getstatusoutput", "tempfile.mktemp",
+    "asyncio.create_subprocess_shell",
 )  # fmt: skip
-BANNED_KEYWORDS = ("shell", "allow_pickle")
+BANNED_METHODS = ("read_pickle", "to_pickle", "extractall", "unpack_archive")
+BANNED_KEYWORDS = ("shell", "allow_pickle", "trust_remote_code")
+# What reaches out of the process, and the only files that do.
+OUTSIDE = {
+    "subprocess": {
+        "fmjax.data.fetch", "fmjax.data.index", "fmjax.provenance", "fmjax.sweep",
+    },
+    "runpy": {"fmjax.ranges"},  # a config, which is a program
+    "urllib.request": {"fmjax.data.index"},
+    "ssl": {"fmjax.data.index"},
+    "huggingface_hub": {"fmjax.data.hub"},
+    **{
+        name: frozenset()
+        for name in ("socket", "http", "requests", "httpx", "aiohttp", "ctypes")
+    },
+}  # fmt: skip
+# The only files that import a module whose name is in a variable.
+IMPORTERS = {
+    "fmjax.cli", "fmjax.config", "fmjax.data.source", "fmjax.figures", "fmjax.interop",
+    "fmjax.models.simclr", "fmjax.trackers",
+}  # fmt: skip
 
 
 def unsafe(tree):
@@ -221,10 +244,17 @@ def unsafe(tree):
             if isinstance(node, ast.ImportFrom):
                 names = [f"{node.module}.{name}" for name in names]
             found += [(node, name) for name in names if under(name, *BANNED_MODULES)]
-            found += [(node, name) for name in names if name in BANNED_CALLS]
+            found += [(node, name) for name in names if name in BANNED_NAMES]
+        elif isinstance(node, ast.Name | ast.Attribute):
+            name = ast.unparse(node)
+            if name in BANNED_NAMES or name.rpartition(".")[2] in BANNED_METHODS:
+                found.append((node, name))
         elif isinstance(node, ast.Call):
-            if ast.unparse(node.func) in BANNED_CALLS:
-                found.append((node, ast.unparse(node.func)))
+            called = ast.unparse(node.func)
+            if called in ("compile", "builtins.compile"):
+                found.append((node, called))
+            if called in ("np.load", "numpy.load") and len(node.args) > 2:
+                found.append((node, "allow_pickle by its place"))
             for keyword in node.keywords:
                 off = (
                     isinstance(keyword.value, ast.Constant) and not keyword.value.value
@@ -234,12 +264,31 @@ def unsafe(tree):
     return [f"{node.lineno}: {what}" for node, what in found]
 
 
+def imports_by_variable(tree):
+    """Are there calls that import what is not written there?"""
+    calls = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).rpartition(".")[2]
+        in ("import_module", "spec_from_file_location", "exec_module")
+    ]
+    return any(not isinstance(node.args[0], ast.Constant) for node in calls)
+
+
 class TestSafety:
     @pytest.mark.parametrize(
         "path", files("fmjax", "configs", "experiments"), ids=name_of
     )
     def test_nothing_unsafe_is_called(self, path):
         assert unsafe(tree_of(path)) == []
+
+    @pytest.mark.parametrize("path", files("fmjax", "configs"), ids=name_of)
+    def test_little_reaches_out_of_the_process(self, path):
+        allowed = {name for name, users in OUTSIDE.items() if name_of(path) in users}
+        assert set(leads_to(path, *OUTSIDE)) <= allowed
+        known = name_of(path) in IMPORTERS
+        assert imports_by_variable(tree_of(path)) == known
 
     @pytest.mark.parametrize(
         "code",
@@ -256,6 +305,17 @@ class TestSafety:
             "np.load(path, allow_pickle=flag)",
             "subprocess.run('ls', shell=True)",
             "os.system('ls')",
+            "from os import system",
+            "f = eval",
+            "map(exec, texts)",
+            "__import__(name)",
+            "compile(text, 'a', 'exec')",
+            "np.load(path, None, True)",
+            "torch.jit.load(path)",
+            "pd.read_pickle(path)",
+            "archive.extractall(folder)",
+            "AutoModel.from_pretrained(name, trust_remote_code=True)",
+            "subprocess.getoutput('ls')",
         ],
     )
     def test_the_check_sees(self, code):
@@ -270,6 +330,8 @@ class TestSafety:
             "re.compile('a')",
             "spec.loader.exec_module(module)",
             "ast.literal_eval(text)",
+            "np.load(path, 'r')",
+            "net.compile(x)",
         ],
     )
     def test_the_check_lets_pass(self, code):
