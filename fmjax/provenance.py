@@ -50,7 +50,7 @@ def record(folder: pathlib.Path | None = None) -> dict[str, Any]:
         "changes": _changes(folder, status) if status else None,
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": _processor(),
         "flags": {
             name: redact(value)
@@ -161,6 +161,6 @@ def _processor() -> str:
     try:
         text = pathlib.Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
-        return platform.processor()
+        return platform.machine()
     found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
     return found[1] if found else platform.machine()
