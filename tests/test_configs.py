@@ -17,7 +17,7 @@ VARIANTS = {
     "configs/bert/choices.py": ("",),
     "configs/bert/multitask.py": ("",),
     "configs/bert/peft.py": ("full", "lora", "prompt"),
-    "configs/bert/pretrain.py": ("", "base", "large"),
+    "configs/bert/pretrain.py": ("", "adapt", "base", "large"),
     "configs/bert/questions.py": ("",),
     "configs/bert/sentiment.py": ("", "scratch", "minilm"),
     "configs/bert/similarity.py": ("",),

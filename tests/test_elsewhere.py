@@ -11,12 +11,18 @@ from fmjax.elsewhere import renumbered
 from fmjax.workdir import open_run
 from tests import runs
 
+ONE = {"devices": 1}
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run on synthetic texts, whose classes are bad and good."""
     folder = tmp_path_factory.mktemp("trained")
-    runs.run(folder, runs.tiny("configs/bert/sentiment.py", steps=30, optim__lr=3e-3))
+    runs.run(
+        folder,
+        runs.tiny("configs/bert/sentiment.py", steps=30, optim__lr=3e-3),
+        parallel=ONE,
+    )
     return folder
 
 

@@ -298,10 +298,10 @@ def test_all_tasks_are_learnt_in_one_step_from_a_pre_trained_encoder(tmp_path):
     before = runs.tiny("configs/bert/pretrain.py", steps=1)
     before["data"] |= {"corpus": corpus}
     before["tokenizer"] = dict(tokens)
-    runs.run(tmp_path / "before", before)
+    runs.run(tmp_path / "before", before, parallel={"devices": 1})
     whole["init_from"] = {"path": str(tmp_path / "before"), "missing": "^heads/"}
     whole["evaluate"] |= {"every": "30 steps"}
-    runs.run(tmp_path / "run", whole)
+    runs.run(tmp_path / "run", whole, parallel={"devices": 1})
     report = json.loads((tmp_path / "run" / "init_from.json").read_text())
     assert all(path.startswith("heads/") for path in report["fresh"])
     assert len(report["fresh"]) == 6

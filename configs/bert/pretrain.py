@@ -11,14 +11,24 @@ the paper's recipe (section A.2: batch 256, 1M steps, Adam 1e-4, 10k warm-up, li
 decay, L2 0.01, dropout 0.1; length 512 throughout, where the paper has 128 for 90 % of
 the steps) for a corpus of your own; the paper used 4 to 16 Cloud TPUs for four days.
 They have not been trained here. ':tiny' needs no network.
+
+'adapt' goes on with such a run on the texts of a domain, before it is fine-tuned there
+(Gururangan et al. 2020, arXiv:2004.10964); not trained here:
+
+    python -m fmjax.train --config configs/bert/pretrain.py:adapt --workdir runs/law \
+        --config.init_from.path=runs/pretrain --config.data.corpus.path=law/
+
+It keeps the run's tokenizer. To learn another one from the new texts, of whose tokens
+those that the old one has keep their vectors: --config.tokenizer.path=none
+--config.tokenizer.vocab_size=8192 --config.init_from.vocabulary="embed/tokens|mlm/bias"
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    if arg not in ("", "tiny", "base", "large"):
-        raise ValueError(f"no variant {arg!r}: '', 'tiny', 'base', 'large'")
+    if arg not in ("", "tiny", "adapt", "base", "large"):
+        raise ValueError(f"no variant {arg!r}: '', 'tiny', 'adapt', 'base', 'large'")
     corpus: dict = dict(name="boolq_passages")
     length, predictions = 64, 10  # 15 % of 64 tokens are 10
     c = ConfigDict()
@@ -43,6 +53,13 @@ def get_config(arg: str = "") -> ConfigDict:
     c.parallel = dict(how="jit", params="replicate")
     c.init_from = None
 
+    if arg == "adapt":
+        c.data.corpus = dict(name="text", path="texts")
+        c.tokenizer = dict(path="runs/pretrain/tokenizer.json", vocab_size=None)
+        c.tokenizer.cased = True
+        c.init_from = dict(path="runs/pretrain", vocabulary=None)
+        c.optim.lr = 2e-4
+        c.steps = "1 epoch"
     if arg in ("base", "large"):
         c.model.size, c.model.max_length = arg, 512
         c.model.dropout = c.model.attention_dropout = 0.1
