@@ -1,0 +1,1 @@
+"""Paper-scale configs compiled for TPU slices, without a TPU."""

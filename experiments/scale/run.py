@@ -1,0 +1,240 @@
+"""Published configs by the TPU compiler: what they cost, and a slice that they fit.
+
+    pip install -e '.[experiments,tpu]'       (Linux; no TPU is needed)
+    python -m experiments.scale.run [--part fit --part weak --part memory] [--only NAME]
+
+Each row is one or more calls of `fmjax compile`, the smallest slice first until one
+fits. results.jsonl has a line a call with its command; a call that is there is not made
+again. Then the figure is drawn. The calls take one to five minutes each on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import Any, NamedTuple
+
+from experiments import arms
+from fmjax import figures
+
+ROOT = pathlib.Path(__file__).parent
+PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
+
+
+class Row(NamedTuple):
+    """One line of a table: a config, what is changed in it, and slices to try."""
+
+    name: str
+    config: str
+    topologies: tuple[str, ...]
+    changes: Mapping[str, Any] = {}  # dotted settings
+
+
+GPT, BERT, T5 = (
+    f"configs/{file}.py"
+    for file in ("gpt/language_model", "bert/pretrain", "t5/pretrain")
+)
+IMAGENET = "configs/{}/imagenet.py"
+REMAT = {"model.scan": True, "model.remat": "full", "model.dtype": "bfloat16"}
+CUT = {"parallel.params": "fsdp"}
+# Batches are the paper's rounded to powers of two, and cut into microbatches, which
+# changes no number of a step. A vocabulary that 128 divides is GPT-2's, padded.
+FIT = (
+    Row(
+        "Transformer big",
+        "configs/transformer/translation.py:big",
+        ("v5e:2x2",),
+        {"model.remat": "full", "batch_size": 256},
+    ),
+    Row("BERT large", f"{BERT}:large", ("v5e:2x2",), REMAT | {"accum": 4}),
+    Row(
+        "ViT-L/16",
+        IMAGENET.format("vit") + ":L/16",
+        ("v5e:2x2",),
+        REMAT | CUT,
+    ),
+    Row(
+        "GPT-2 XL",
+        f"{GPT}:gpt2-xl",
+        ("v5e:2x2", "v5e:4x4"),
+        {"model.vocab_size": 50304, "batch_size": 1024, "accum": 32},
+    ),
+    Row(
+        "MAE ViT-H/14",
+        IMAGENET.format("mae") + ":H/14",
+        ("v5e:2x2", "v5e:4x4"),
+        {"accum": 4},
+    ),
+    Row(
+        "GPT-3 13B",
+        f"{GPT}:gpt3-13b",
+        ("v5p:2x2x1", "v5p:2x2x2"),
+        {"model.vocab_size": 50304, "batch_size": 1024, "accum": 32},
+    ),
+    Row(
+        "T5 11B",
+        f"{T5}:11b",
+        ("v5p:2x2x1", "v5p:2x2x2"),
+        {"accum": 16},
+    ),
+    Row("ResNet-50, batch 8,192", IMAGENET.format("resnet") + ":50",
+        ("v5e:4x4", "v5e:4x8"), {"batch_size": 8192}),
+    Row(
+        "CLIP ViT-L/14",
+        "configs/clip/pairs.py:L/14",
+        ("v5e:8x8", "v5e:8x16"),
+        {"model.remat": "full"} | CUT,
+    ),
+    Row(
+        "ViT-22B",
+        IMAGENET.format("vit") + ":22B/14",
+        ("v5p:2x2x2", "v5p:2x2x4"),
+        {"accum": 2},
+    ),
+    Row(
+        "GPT-3 175B",
+        f"{GPT}:gpt3-175b",
+        ("v5p:4x4x4", "v5p:4x4x8"),
+        {"model.vocab_size": 50304, "batch_size": 1536, "accum": 6}
+        | {"parallel.params": "fsdp+tensor"}
+        | {"parallel.mesh": (("data", -1), ("model", 8))},
+    ),
+)  # fmt: skip
+
+# GPT-2 with 8 rows of 1,024 tokens on every chip.
+CHIPS = {4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
+WEAK = tuple(
+    Row(
+        f"{chips} chips",
+        f"{GPT}:gpt2",
+        (topology,),
+        {"model.vocab_size": 50304, "batch_size": 8 * chips},
+    )
+    for chips, topology in CHIPS.items()
+)
+
+SMALL = {"model.vocab_size": 50304, "batch_size": 32, "model.remat": None}
+MEMORY = tuple(
+    Row(name, f"{GPT}:gpt2", ("v5e:2x2",), SMALL | changes)
+    for name, changes in (
+        ("scan, remat full", {"model.remat": "full"}),
+        ("scan, remat dots", {"model.remat": "dots"}),
+        ("scan, no remat", {}),
+        ("scan, remat full, 4 microbatches", {"model.remat": "full", "accum": 4}),
+        (
+            "scan, remat full, whole copies",
+            {"model.remat": "full", "parallel.params": "replicate"},
+        ),
+        (
+            "scan, remat full, adafactor",
+            {"model.remat": "full", "optim.name": "adafactor"},
+        ),
+        ("no scan, remat full", {"model.remat": "full", "model.scan": False}),
+    )
+)
+PARTS = {"fit": FIT, "weak": WEAK, "memory": MEMORY}
+
+
+def command(row: Row, topology: str) -> list[str]:
+    """The words of the call for a row on a slice."""
+    flags = [f"--config.{key}={value}" for key, value in row.changes.items()]
+    words = ["fmjax.compile", "--config", row.config, "--topology", topology, *flags]
+    return [*words, "--tries", "0"]
+
+
+def call(row: Row, topology: str, seconds: int) -> dict[str, Any]:
+    """One call's numbers, or what went wrong."""
+    words = command(row, topology)
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "cost.json"
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", *words, "--json", str(file)],
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return {"error": f"not compiled in {seconds} s"}
+        if not file.exists():
+            lines = [x for x in done.stderr.splitlines() if x.startswith("fmjax: ")]
+            return {"error": (lines or done.stderr.strip().splitlines() or ["?"])[-1]}
+        return json.loads(file.read_text("utf-8"))
+
+
+def smallest(
+    part: str, row: Row, known: list[dict[str, Any]], seconds: int
+) -> Iterator[dict[str, Any]]:
+    """Lines for a row, one a slice, until it fits; those in `known` are not redone."""
+    for topology in row.topologies:
+        line = {"part": part, "row": row.name, "slice": topology}
+        line["command"] = shlex.join(["python", "-m", *command(row, topology)])
+        old = [one for one in known if one["command"] == line["command"]]
+        if old:
+            found = old[0]
+        else:
+            arms.say(f"{part}: {row.name} on {topology}")
+            versions = {name: metadata.version(name) for name in PACKAGES}
+            found = line | call(row, topology, seconds) | {"packages": versions}
+            for name in ("config", "topology", "loops"):
+                found.pop(name, None)
+            yield found
+        if found.get("fits"):
+            return
+
+
+def weak_scaling(lines: Sequence[Mapping[str, Any]]) -> str:
+    """A figure: what a chip does and holds, against the same on the fewest chips."""
+    rows = sorted(
+        (x for x in lines if x["part"] == "weak" and x.get("fits")),
+        key=lambda x: x["devices"],
+    )
+    names = {
+        "peak_bytes": "peak HBM a chip",
+        "flops_per_device": "FLOPs a chip",
+        "hbm_traffic_bytes": "HBM traffic a chip",
+    }
+    xs = [row["devices"] for row in rows]
+    series = {
+        words: [(xs, [row[key] / rows[0][key] for row in rows])]
+        for key, words in names.items()
+    }
+    title = "GPT-2, 8 rows of 1,024 tokens a chip"
+    return figures.curves(series, "chips (v5e)", f"of that on {xs[0]}", title)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--part", action="append", choices=sorted(PARTS))
+    parser.add_argument("--only", default="", help="rows whose names have this in them")
+    parser.add_argument("--seconds", type=int, default=600, help="for one call")
+    parser.add_argument("--workdir", type=pathlib.Path, default=ROOT)
+    given = parser.parse_args()
+    file = given.workdir / "results.jsonl"
+    read = file.read_text("utf-8").splitlines() if file.exists() else []
+    lines = [json.loads(line) for line in read]
+    for part in given.part or PARTS:
+        for row in PARTS[part]:
+            if given.only not in row.name:
+                continue
+            for line in smallest(part, row, lines, given.seconds):
+                lines.append(line)
+                with open(file, "a", encoding="utf-8") as out:
+                    out.write(json.dumps(line) + "\n")
+    if sum(line["part"] == "weak" and bool(line.get("fits")) for line in lines) > 1:
+        arms.drawing(given.workdir / "weak.svg", weak_scaling(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

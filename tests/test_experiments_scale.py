@@ -1,0 +1,91 @@
+"""The table of compiled configs: its rows can be asked for, and are asked for once."""
+
+import json
+import pathlib
+import sys
+
+import pytest
+
+from experiments.scale import run
+from fmjax import cli, config, parallel, stand_in, train
+
+ROWS = [(part, row) for part, rows in run.PARTS.items() for row in rows]
+CHIPS_OF = {"v5e": 1, "v5p": 1}
+
+
+def chips(topology):
+    kind, _, shape = topology.partition(":")
+    count = CHIPS_OF[kind]
+    for size in shape.split("x"):
+        count *= int(size)
+    return count
+
+
+@pytest.mark.parametrize(("part", "row"), ROWS, ids=lambda x: getattr(x, "name", x))
+def test_rows_are_settings_that_fit_their_slices(monkeypatch, part, row):
+    monkeypatch.chdir(run.ROOT.parents[1])
+    words = run.command(row, row.topologies[0])
+    _, overrides = cli.split_overrides(words)
+    settings = stand_in.settings(config.load(row.config, overrides))
+    config.bind("config", train.train, settings)
+    for topology in row.topologies:
+        laid = config.bind("parallel", parallel.plan, settings["parallel"])
+        plan = laid(chips(topology))
+        parallel.check_batch(settings["batch_size"], plan, settings["accum"])
+    counts = [chips(topology) for topology in row.topologies]
+    assert counts == sorted(counts), "the smallest slice is tried first"
+
+
+def test_names_are_told_apart():
+    names = [(part, row.name) for part, row in ROWS]
+    assert len(set(names)) == len(names)
+
+
+def test_slices_are_tried_until_one_fits(tmp_path, monkeypatch):
+    calls = []
+
+    def answer(row, topology, seconds):
+        calls.append((row.name, topology))
+        if topology == "v5e:2x2":
+            return {"fits": False, "peak_bytes": 2**35}
+        return {"fits": True, "peak_bytes": 2**33, "devices": 4}
+
+    row = run.Row("one", "a.py", ("v5e:2x2", "v5e:4x4", "v5e:8x8"))
+    monkeypatch.setattr(run, "call", answer)
+    monkeypatch.setattr(run.metadata, "version", lambda name: "1")
+    monkeypatch.setitem(run.PARTS, "fit", (row,))
+    words = ["run", "--part", "fit", "--workdir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words)
+    assert run.main() == 0
+    assert run.main() == 0, "a second call finds everything done"
+    assert calls == [("one", "v5e:2x2"), ("one", "v5e:4x4")]
+    lines = [
+        json.loads(x) for x in (tmp_path / "results.jsonl").read_text().split("\n") if x
+    ]
+    assert [line["fits"] for line in lines] == [False, True]
+    assert lines[1]["command"] == (
+        "python -m fmjax.compile --config a.py --topology v5e:4x4 --tries 0"
+    )
+
+
+def test_the_figure_is_of_what_was_measured():
+    lines = [
+        {"part": "weak", "fits": True, "devices": n, "peak_bytes": 8 + n}
+        | {"flops_per_device": 5, "hbm_traffic_bytes": 7}
+        for n in (16, 4)
+    ]
+    drawn = run.weak_scaling(lines)
+    assert "of that on 4" in drawn
+    assert "FLOPs a chip" in drawn
+
+
+def test_results_are_of_the_rows_there_are():
+    file = pathlib.Path(run.ROOT) / "results.jsonl"
+    lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    assert lines
+    for line in lines:
+        (row,) = [x for x in run.PARTS[line["part"]] if x.name == line["row"]]
+        words = run.command(row, line["slice"])
+        assert line["command"].split()[:3] == ["python", "-m", "fmjax.compile"]
+        assert len(line["command"].split("--config.")) == len(row.changes) + 1
+        assert words[4] == line["slice"] == line["command"].split()[6]
