@@ -64,7 +64,7 @@ FIT = (
         "GPT-2 XL",
         f"{GPT}:gpt2-xl",
         ("v5e:2x2", "v5e:4x4"),
-        {"model.vocab_size": 50304, "batch_size": 1024, "accum": 32},
+        {"model.vocab_size": 50304, "batch_size": 1024, "accum": 64},
     ),
     Row(
         "MAE ViT-H/14",
@@ -76,7 +76,7 @@ FIT = (
         "GPT-3 13B",
         f"{GPT}:gpt3-13b",
         ("v5p:2x2x1", "v5p:2x2x2"),
-        {"model.vocab_size": 50304, "batch_size": 1024, "accum": 32},
+        {"model.vocab_size": 50304, "batch_size": 1024, "accum": 64},
     ),
     Row(
         "T5 11B",
