@@ -41,14 +41,18 @@ def test_names_are_told_apart():
     assert len(set(names)) == len(names)
 
 
-def test_slices_are_tried_until_one_fits(tmp_path, monkeypatch):
+def test_slices_are_tried_until_one_fits(tmp_path, monkeypatch, capsys):
     calls = []
+    told = {"parameters": 10**9, "batch_size": 64, "model_flops": 10**15}
+    told |= {"capacity_bytes": 2**34, "compile_seconds": 60}
+    fitted = {"useful": 0.75, "mfu_at_most": 0.5, "collectives": {}}
+    fitted |= {"seconds_at_least": {"compute": 0.1, "hbm": 0.2, "ici": 0.0}}
 
     def answer(row, topology, seconds):
         calls.append((row.name, topology))
         if topology == "v5e:2x2":
-            return {"fits": False, "peak_bytes": 2**35}
-        return {"fits": True, "peak_bytes": 2**33, "devices": 4}
+            return {"fits": False, "peak_bytes": 2**35} | told
+        return {"fits": True, "peak_bytes": 2**33, "devices": 4} | told | fitted
 
     row = run.Row("one", "a.py", ("v5e:2x2", "v5e:4x4", "v5e:8x8"))
     monkeypatch.setattr(run, "call", answer)
@@ -63,6 +67,9 @@ def test_slices_are_tried_until_one_fits(tmp_path, monkeypatch):
         json.loads(x) for x in (tmp_path / "results.jsonl").read_text().split("\n") if x
     ]
     assert [line["fits"] for line in lines] == [False, True]
+    printed = capsys.readouterr().out
+    assert "| one | v5e:2x2 | 1,000 M | 64 | 32.0 / 16.0 | **no** | 1 |" in printed
+    assert "| 8.0 / 16.0 | yes | 1 | 75% | 0.0 | 100, 200, 0 | 50% | 60 |" in printed
     assert lines[1]["command"] == (
         "python -m fmjax.compile --config a.py --topology v5e:4x4 --tries 0"
     )
@@ -83,6 +90,9 @@ def test_results_are_of_the_rows_there_are():
     file = pathlib.Path(run.ROOT) / "results.jsonl"
     lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     assert lines
+    told = (run.ROOT / "README.md").read_text("utf-8")
+    for part in {line["part"] for line in lines}:
+        assert run.table(lines, part) in told
     for line in lines:
         (row,) = [x for x in run.PARTS[line["part"]] if x.name == line["row"]]
         words = run.command(row, line["slice"])

@@ -211,6 +211,34 @@ def weak_scaling(lines: Sequence[Mapping[str, Any]]) -> str:
     return figures.curves(series, "chips (v5e)", f"of that on {xs[0]}", title)
 
 
+def table(lines: Sequence[Mapping[str, Any]], part: str) -> str:
+    """The lines of a part as Markdown, for README.md."""
+    heads = (
+        "row", "slice", "parameters", "batch", "peak GiB of", "fits", "model PFLOPs",
+        "the model's of all", "collectives GiB", "compute, HBM, links: ms",
+        "MFU at most", "compile s",
+    )  # fmt: skip
+    rows = [heads, ("---",) * len(heads)]
+    order = [row.name for row in PARTS[part]]
+    mine = [line for line in lines if line["part"] == part]
+    for line in sorted(mine, key=lambda line: order.index(line["row"])):
+        gib = lambda n: f"{n / 2**30:.1f}"  # noqa: E731
+        peak = f"{gib(line['peak_bytes'])} / {gib(line['capacity_bytes'])}"
+        cells = [line["row"], line["slice"], f"{line['parameters'] / 1e6:,.0f} M"]
+        cells += [f"{line['batch_size']:,}", peak, "yes" if line["fits"] else "**no**"]
+        cells += [f"{line['model_flops'] / 1e15:.3g}"]
+        if line["fits"]:
+            given = sum(x["bytes"] for x in line["collectives"].values())
+            times = line["seconds_at_least"]
+            parts = [f"{1e3 * times[key]:.0f}" for key in ("compute", "hbm", "ici")]
+            cells += [f"{line['useful']:.0%}", gib(given), ", ".join(parts)]
+            cells += [f"{line['mfu_at_most']:.0%}"]
+        else:
+            cells += [""] * 4
+        rows.append((*cells, f"{line['compile_seconds']:.0f}"))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -228,11 +256,16 @@ def main() -> int:
             if given.only not in row.name:
                 continue
             for line in smallest(part, row, lines, given.seconds):
+                if "error" in line:  # to be tried again
+                    arms.say(f"  {line['error']}")
+                    continue
                 lines.append(line)
                 with open(file, "a", encoding="utf-8") as out:
                     out.write(json.dumps(line) + "\n")
     if sum(line["part"] == "weak" and bool(line.get("fits")) for line in lines) > 1:
         arms.drawing(given.workdir / "weak.svg", weak_scaling(lines))
+    for part in given.part or PARTS:
+        print(f"{table(lines, part)}\n")
     return 0
 
 
