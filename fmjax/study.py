@@ -166,21 +166,29 @@ def figure(whole: Mapping[str, Any]) -> str:
         grid = canvas.subplots(1 + len(whole["search"]), squeeze=False)[:, 0]
         numbers = [row["trial"] for row in rows]
         grid[0].step(numbers, so_far, where="post", color=figures.INK, linewidth=1)
-        panels = [(grid[0], "trial", numbers, False)]
-        for axes, (key, (kind, choices)) in zip(
+        panel(grid[0], "trial", numbers)
+        grid[0].xaxis.get_major_locator().set_params(integer=True)
+        for axes, (key, (kind, ends)) in zip(
             grid[1:], whole["search"].items(), strict=True
         ):
             xs = [row["params"][key] for row in rows]
             if kind == "choice":
-                names = [str(choice) for choice in choices]
-                xs = [names.index(str(x)) for x in xs]
+                names = [str(choice) for choice in ends]
+                panel(axes, key, [names.index(str(x)) for x in xs])
                 axes.set_xticks(range(len(names)), names)
-            panels.append((axes, key, xs, kind.endswith("log")))
-        for axes, name, xs, log in panels:
-            axes.scatter(xs, values, s=22, c=colours)
-            axes.set_xscale("log" if log else "linear")
-            axes.set_xlabel(name)
-            axes.set_ylabel(whole["metric"])
-            axes.grid(True)
+                axes.set_xlim(-0.5, len(names) - 0.5)
+                continue
+            panel(axes, key, xs)
+            if kind.endswith("log"):
+                axes.set_xscale("log")
+                axes.set_xlim(ends[0] / 1.1, ends[1] * 1.1)
+                if ends[1] >= 10 * ends[0]:  # a power of ten is among them: enough
+                    axes.tick_params(which="minor", labelbottom=False)
+
+    def panel(axes: Any, name: str, xs: Any) -> None:
+        axes.scatter(xs, values, s=22, c=colours)
+        axes.set_xlabel(name)
+        axes.set_ylabel(whole["metric"])
+        axes.grid(True)
 
     return figures.svg(draw, "", height=2.4 * (1 + len(whole["search"])))

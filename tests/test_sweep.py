@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from fmjax import ranges, study, sweep
+from fmjax import figures, ranges, study, sweep
 from fmjax.config import ConfigError
 from tests import runs
 
@@ -129,6 +129,33 @@ class TestExamine:
         assert found["higher"] is False
         assert found["evaluations"] == 3
         assert found["settings"]["optim"]["name"] == "adam"
+
+
+def test_a_shipped_config_says_what_to_search():
+    path = f"{runs.ROOT}/configs/bert/sentiment.py:tiny"
+    space = ranges.collect(path, {})
+    assert set(space) == {"optim.lr", "batch_size", "model.dropout"}
+    assert sweep.examine(path, {}, space)["metric"] == "validation/loss"
+
+
+def test_the_figure_has_a_panel_for_each_field():
+    search = {
+        "lr": ["log", [1e-4, 1e-1]],
+        "name": ["choice", ["adam", None]],
+        "depth": ["int", [2, 9]],
+    }
+    rows = [
+        {"trial": i, "value": v, "params": {"lr": 1e-3, "name": n, "depth": 2 + i}}
+        for i, (v, n) in enumerate([(0.5, "adam"), (0.25, None), (None, "adam")])
+    ]
+    whole = {"search": search, "trials": rows, "metric": "validation/loss"}
+    for higher, best in ((False, 1), (True, 0)):
+        assert study.best(rows, higher) == rows[best]
+        svg = study.figure(whole | {"higher": higher, "best": rows[best]})
+        for text in ("trial", "lr", "depth", ">adam<", ">None<", "validation/loss"):
+            assert text in svg
+        filled = f"fill: {figures.PALETTE[1].lower()}"
+        assert svg.count(filled) == 4, "the best, in each panel"
 
 
 # Trains nothing, but keeps to what a run does: it writes its evaluations a line each,
