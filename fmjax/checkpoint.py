@@ -82,9 +82,17 @@ class Checkpoints:
             self._save("best", step, weights, items)
 
     def check(self) -> None:
-        """Raises what went wrong in the saves under way, such as a full disk."""
+        """Raises what went wrong in saves that have ended, such as a full disk."""
         for manager in (self.last, self.best):
-            manager.check_for_errors()
+            if manager.is_saving_in_progress():
+                continue
+            try:
+                manager.wait_until_finished()
+            except Exception as error:
+                raise RuntimeError(
+                    "a checkpoint could not be written; those before are as they were, "
+                    f"and the same command goes on from them: {error}"
+                ) from error
 
     def reload(self) -> None:
         """Looks again at what there is."""

@@ -85,6 +85,9 @@ def watching(workdir: pathlib.Path, limits: guard.Guard) -> Iterator[Callable]:
     peers = Peers(workdir / "watch", rank, count) if count > 1 else None
     last: dict[str, Any] = {"step": None, "time": time.monotonic()}
     over = threading.Event()
+    if peers and not faulthandler.is_enabled():
+        # jax aborts by itself where process 0, which leads the others, is gone.
+        faulthandler.enable(sys.__stderr__ or sys.stderr)
     tick = max(min(limits.peer_seconds, limits.stall_seconds) / 10, 0.05)
 
     def problems() -> list[str]:

@@ -108,13 +108,18 @@ def test_of_two_processes_one_is_lost(tmp_path, how, when, hurt):
         pair[hurt].send_signal(getattr(signal, how))
         began = time.monotonic()
         code, _, err = finish(pair[1 - hurt])
+        took = time.monotonic() - began
     finally:
         for process in pair:
             process.kill()
-    assert time.monotonic() - began < 60
+            finish(process)
+    assert took < 60
+    assert "most recent call first" in err
+    if hurt == 0 and code == -signal.SIGABRT:
+        assert "the leader" in err  # jax ends what has lost process 0 by itself
+        return
     assert code == 69, err
     assert f"process {hurt} of 2 (pid {pair[hurt].pid}" in err
-    assert "most recent call first" in err
 
 
 def test_the_limits_are_settings():

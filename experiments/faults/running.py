@@ -1,0 +1,153 @@
+"""Whole runs that are hurt: killed and resumed, told to stop, and very long ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from experiments.faults import apart
+from experiments.faults.hurt import line
+from fmjax import config, digests, guard, report
+from fmjax.train import train
+
+FAMILIES = (
+    "bert/pretrain", "bert/sentiment", "clip/pairs", "cnn/fashion_mnist",
+    "gpt/language_model", "mae/imagenet", "resnet/fashion_mnist", "simclr/imagenet",
+    "t5/pretrain", "transformer/translation", "unet/segment", "vit/fashion_mnist",
+)  # fmt: skip
+STEPS, EVERY, KILLED = 20, 7, 9
+
+
+def settings(name: str, **changed: Any) -> dict[str, Any]:
+    """A family's tiny config, its dropout on, with a record a step."""
+    dotted = {key.replace("__", "."): str(value) for key, value in changed.items()}
+    path = f"configs/{name}.py:tiny"
+    return config.load(path, {"log.every": "1"} | dotted)
+
+
+def go(workdir: str, name: str, changed: dict[str, Any]) -> int:
+    """Trains a family's tiny config; its last step."""
+    return int(train(workdir, **settings(name, **changed))["step"])
+
+
+def arrays(workdir: pathlib.Path, step: int) -> dict[str, str]:
+    """The digests of all arrays of a step, optimizer and key included."""
+    known = digests.read(workdir / "checkpoints" / str(step))
+    assert known is not None
+    return known.arrays
+
+
+def resumed(room: pathlib.Path, trials: int, rng: random.Random) -> dict[str, Any]:
+    """20 steps against some, SIGKILL, and the rest, of every family."""
+    survived, lost = 0, []
+    changed = {"steps": STEPS, "checkpoint__every": EVERY, "checkpoint__keep": 3}
+    for name in FAMILIES:
+        straight, cut = (room / name / kind for kind in ("straight", "cut"))
+        apart.call(go, str(straight), name, changed)
+        process, _ = apart.start(go, str(cut), name, changed)
+        lines = cut / "metrics.jsonl"
+        while process.is_alive() and not (
+            lines.exists() and len(report.read(cut)) >= KILLED
+        ):
+            time.sleep(0.005)
+        apart.kill(process)
+        apart.call(go, str(cut), name, changed)
+        numbers = [
+            [{k: v for k, v in x.items() if "/" in k} for x in report.read(run)]
+            for run in (straight, cut)
+        ]
+        same = arrays(straight, STEPS) == arrays(cut, STEPS)
+        if same and numbers[0] == numbers[1]:
+            survived += 1
+        else:
+            lost.append(name)
+    what = "20 steps = some, SIGKILL, the rest: state and losses, a family each"
+    return line(what, len(FAMILIES), survived, f"differ: {', '.join(lost) or 'none'}")
+
+
+def signals(room: pathlib.Path, trials: int, rng: random.Random) -> dict[str, Any]:
+    """SIGTERM and SIGINT at a random step: that very step, and exit code 75."""
+    survived, most = 0, 0.0
+    for trial in range(trials):
+        workdir = room / str(trial)
+        flags = ["--config", "configs/cnn/fashion_mnist.py:tiny", "--workdir", workdir]
+        flags += ["--config.steps=100000", "--config.log.every=1"]
+        flags += ["--config.evaluate.every=100000", "--config.checkpoint.every=100000"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fmjax.train", *map(str, flags)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            text=True,
+        )
+        after, lines = rng.randrange(1, 60), workdir / "metrics.jsonl"
+        while not lines.exists() or lines.read_text().count("\n") < after:
+            time.sleep(0.005)
+        process.send_signal((signal.SIGTERM, signal.SIGINT)[trial % 2])
+        began = time.monotonic()
+        out, _ = process.communicate()
+        most = max(most, time.monotonic() - began)
+        step = json.loads(out)["step"] if process.returncode == 75 else None
+        there = [path.name for path in (workdir / "checkpoints").glob("*")]
+        survived += there == [str(step)] and report.read(workdir)[-1]["step"] == step
+    what = "SIGTERM, SIGINT at a random step: a checkpoint of that step, exit code 75"
+    return line(what, trials, survived, f"ended within {most:.1f} s")
+
+
+def watched(workdir: str, steps: int) -> list[list[float]]:
+    """[(step, resident bytes, descriptors)] every so often while a run goes on."""
+    import threading
+
+    found: list[list[float]] = []
+    over = threading.Event()
+    page = resource.getpagesize()
+
+    def look():
+        while not over.wait(0.5):
+            resident = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+            lines = pathlib.Path(workdir, "metrics.jsonl")
+            step = lines.read_bytes().count(b"\n") if lines.exists() else 0
+            count = len(os.listdir("/proc/self/fd"))
+            found.append([step, resident * page, count])
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    changed = {"steps": steps, "checkpoint__every": 500, "evaluate__every": 10**9}
+    go(workdir, "cnn/fashion_mnist", changed)
+    over.set()
+    thread.join()
+    return found
+
+
+def long(room: pathlib.Path, trials: int, rng: random.Random) -> dict[str, Any]:
+    """A long run of tiny steps with saves: memory, descriptors, false spikes."""
+    seen = [x for x in apart.call(watched, str(room / "run"), trials) if x[0] > 0]
+    early = [x for x in seen if x[0] > trials / 10][:1] or seen[:1]
+    grown = seen[-1][1] / early[0][1] - 1
+    counts = [x[2] for x in seen if x[0] > trials / 10]
+    losses = [x["train/loss"] for x in report.read(room / "run") if "lr" in x]
+    false = {}
+    for limit in (4, 6, 8, 10, 15):
+        said: list[int] = []
+        tell = lambda step, *_, said=said: said.append(step)  # noqa: E731
+        watch = guard.Watch(guard.Guard(spike=float(limit)), tell)
+        for step, loss in enumerate(losses):
+            watch.look(step, {"losses": {"a": (np.float64(loss), 1.0)}, "metrics": {}})
+        false[limit] = len(said)
+    figure = (
+        f"resident memory {grown:+.1%} after the first tenth, descriptors "
+        f"{min(counts)} to {max(counts)}; losses called spikes above "
+        + ", ".join(f"{k}: {v}" for k, v in false.items())
+    )
+    survived = trials if grown < 0.05 and len(losses) == trials else 0
+    return line("steps with saves: memory grows under 5 %", trials, survived, figure)
