@@ -29,7 +29,7 @@ FAULTS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
     "disk": (hurt.disk_full, 5),
     "locks": (hurt.locks, 10),
     "blocking": (hurt.blocking, 5),
-    "resumed": (running.resumed, 1),
+    "resumed": (running.resumed, len(running.FAMILIES)),
     "signals": (running.signals, 20),
     "long": (running.long, 20_000),
 }
