@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import re
 from collections.abc import Sequence
@@ -114,6 +115,11 @@ def init_from(
         leaves.append(value)
     if wrong:
         more = [f"and {len(wrong) - 8} more"] if len(wrong) > 8 else []
+        if thin(path):
+            more.append(
+                f"{path} holds what it trained alone (checkpoint.trained_only); begin "
+                "with what it began with, see its config.json"
+            )
         raise ConfigError("init_from: " + "\n  ".join([*wrong[:8], *more]))
     report["unused"] = sorted({*found} - {*own}) + sorted(left)
     return jax.tree.unflatten(jax.tree.structure(params), leaves), report
@@ -134,6 +140,15 @@ def read(net: Any, path: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     with blaming("init_from"):
         loaded = interop.read_for(net, published.directory(path))
     return loaded.variables, loaded.report.unused
+
+
+def thin(path: str) -> bool:
+    """Does a run hold only what it trained?"""
+    record = pathlib.Path(path) / "config.json"
+    known = json.loads(record.read_text("utf-8")) if record.is_file() else {}
+    settings = known.get("config") if isinstance(known, dict) else None
+    checkpoints = (settings or {}).get("checkpoint") or {}
+    return bool(checkpoints.get("trained_only"))
 
 
 def renamed(

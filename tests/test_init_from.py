@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from experiments.hostile import torch_writer
 from fmjax import checkpoint, convert, interop, optim, parallel
 from fmjax.config import ConfigError
 from fmjax.data import vocabulary
@@ -18,7 +19,6 @@ from fmjax.init_from import init_from
 from fmjax.interop import names
 from tests import runs
 from tests.golden import bert_cases
-from tests.interop import torch_writer
 from tests.test_checkpoint import bits, init, make
 
 

@@ -136,3 +136,10 @@ def test_every_method_is_bound_at_full_size(method):
     ]
     share = sum(n for n, on in counts if on) / sum(n for n, _ in counts)
     assert 0 < share < (0.1 if method == "top" else 0.03)
+
+
+def test_a_run_of_an_adapter_alone_is_no_whole_net_to_begin_with(straight, tmp_path):
+    found = runs.tiny("configs/bert/sentiment.py", steps=1)
+    found["init_from"] = {"path": str(straight)}
+    with pytest.raises(config.ConfigError, match="holds what it trained alone"):
+        runs.run(tmp_path, found, parallel={"devices": 1})
