@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from fmjax import chips, cli, config, costs, flops, hlo, parallel, stand_in, train
 from fmjax.collectives import axes_of
@@ -75,7 +76,7 @@ def measure(
 
     settings: as `train.train` takes them. A number gives no more than the rules: what
     each device holds, and the model's operations. Where the program does not fit,
-    `fits` is False and `largest_allocations` is what the compiler lists.
+    `fits` is False and `largest_values` are the largest arrays that it computes.
     """
     defaults = inspect.signature(train.train).parameters.values()
     whole = {p.name: p.default for p in defaults if p.default is not p.empty}
@@ -103,8 +104,9 @@ def measure(
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        seconds = {"compile_seconds": time.monotonic() - began}
-        return found | seconds | exhausted(str(error))
+        found["compile_seconds"] = time.monotonic() - began
+        held = values(setup.step, (setup.state, batch), top)
+        return found | exhausted(str(error)) | {"largest_values": held}
     found["compile_seconds"] = time.monotonic() - began
     memory = compiled.memory_analysis()
     cost = hlo.costs(hlo.parse(compiled.as_text()))
@@ -170,29 +172,43 @@ def largest(state: Any, top: int) -> list[dict[str, Any]]:
 
 
 def exhausted(message: str) -> dict[str, Any]:
-    """What the compiler says about a program that does not fit."""
+    """What the compiler says it needs for a program that does not fit."""
     size = r"([\d.]+)([KMG]?)"
-    used = re.search(rf"Used {size} of {size} hbm", message)
+    used = re.search(rf"Used {size} of {size} hbm", message) or re.search(
+        rf"\({size}\) exceeds available HBM \({size}\)", message
+    )
+    if not used:
+        return {"fits": False, "message": message[:2000]}
     number = lambda a, b: round(float(a) * UNITS[b])  # noqa: E731
-    rows = []
-    for block in re.split(r"\n\s*\d+\. Size: ", message)[1:9]:
-        amount = re.match(size, block)
-        shape = re.search(r"Shape: (\S+)", block)
-        operator = re.search(r"Operator: (?:op_name=)?\"?([^\"\n]+)", block)
-        rows.append(
-            {
-                "bytes": number(*amount.groups()) if amount else 0,
-                "shape": shape[1] if shape else "",
-                "operator": operator[1] if operator else "",
-            }
-        )
-    found: dict[str, Any] = {"fits": False, "largest_allocations": rows}
-    if used:
-        found["peak_bytes"] = number(used[1], used[2])
-        found["capacity_bytes"] = number(used[3], used[4])
-    else:
-        found["message"] = message[:2000]
-    return found
+    needed, there = number(used[1], used[2]), number(used[3], used[4])
+    return {"fits": False, "peak_bytes": needed, "capacity_bytes": there}
+
+
+def values(function: Callable, args: Sequence[Any], top: int) -> list[dict[str, Any]]:
+    """The largest arrays that a function computes, of all devices together.
+
+    Many of them are never stored whole: what is fused, or cut into parts. They tell
+    where to look.
+    """
+    found: dict[tuple, dict[str, Any]] = {}
+    todo = [jax.make_jaxpr(function)(*args).jaxpr]
+    while todo:
+        for eqn in todo.pop().eqns:
+            inner = [sub for p in eqn.params.values() for sub in flops.jaxprs(p)]
+            todo += inner
+            for var in eqn.outvars:
+                shape, dtype = getattr(var.aval, "shape", None), var.aval.dtype
+                if inner or shape is None or not jnp.issubdtype(dtype, jnp.number):
+                    continue
+                row = found.setdefault(
+                    (shape, dtype),
+                    {"shape": list(shape), "dtype": str(dtype), "made by": [], "of": 0}
+                    | {"bytes": math.prod(shape) * dtype.itemsize},
+                )
+                row["of"] += 1
+                if eqn.primitive.name not in row["made by"]:
+                    row["made by"].append(eqn.primitive.name)
+    return sorted(found.values(), key=lambda row: -row["bytes"])[:top]
 
 
 def remedies(settings: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:

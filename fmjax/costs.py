@@ -98,12 +98,15 @@ def compiled_table(found: dict[str, Any]) -> str:
             size(row["bytes"]),
         )  # fmt: skip
     tables.append(listed)
-    if found.get("largest_allocations"):
-        held = Table(title="largest allocations", title_justify="left")
-        for name in ("bytes", "shape", "of"):
+    if "largest_values" in found:
+        title = "largest arrays of the step, of all devices together"
+        held = Table(title=title, title_justify="left")
+        for name in ("shape", "dtype", "bytes", "so many", "made by"):
             held.add_column(name)
-        for row in found["largest_allocations"]:
-            held.add_row(size(row["bytes"]), row["shape"], row["operator"])
+        for row in found["largest_values"]:
+            made = ", ".join(row["made by"][:6])
+            some = (size(row["bytes"]), str(row["of"]), made)
+            held.add_row(str(row["shape"]), row["dtype"], *some)
         tables.append(held)
     if "tried" in found:
         tried = Table(title="would it fit with", title_justify="left")

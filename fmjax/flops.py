@@ -50,7 +50,7 @@ def _equation(eqn: Any, used: list[bool]) -> tuple[int, list[bool]]:
         return dot(eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape, params), every
     if name == "conv_general_dilated":
         return _convolution(eqn), every
-    inner = [sub for value in params.values() for sub in _jaxprs(value)]
+    inner = [sub for value in params.values() for sub in jaxprs(value)]
     if name in ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint"):
         return _walk(inner[0], used)
     counts = [_walk(sub, [True] * len(sub.outvars))[0] for sub in inner]
@@ -63,13 +63,14 @@ def _equation(eqn: Any, used: list[bool]) -> tuple[int, list[bool]]:
     return sum(counts), every
 
 
-def _jaxprs(value: Any) -> list[Any]:
+def jaxprs(value: Any) -> list[Any]:
+    """The jaxprs in a parameter of an equation."""
     if isinstance(value, core.ClosedJaxpr):
         return [value.jaxpr]
     if isinstance(value, core.Jaxpr):
         return [value]
     if isinstance(value, tuple | list):
-        return [sub for item in value for sub in _jaxprs(item)]
+        return [sub for item in value for sub in jaxprs(item)]
     return []
 
 

@@ -223,7 +223,9 @@ def table(lines: Sequence[Mapping[str, Any]], part: str) -> str:
     mine = [line for line in lines if line["part"] == part]
     for line in sorted(mine, key=lambda line: order.index(line["row"])):
         gib = lambda n: f"{n / 2**30:.1f}"  # noqa: E731
-        peak = f"{gib(line['peak_bytes'])} / {gib(line['capacity_bytes'])}"
+        peak = "too large"  # where the compiler does not say by how much
+        if "peak_bytes" in line:
+            peak = f"{gib(line['peak_bytes'])} / {gib(line['capacity_bytes'])}"
         cells = [line["row"], line["slice"], f"{line['parameters'] / 1e6:,.0f} M"]
         cells += [f"{line['batch_size']:,}", peak, "yes" if line["fits"] else "**no**"]
         cells += [f"{line['model_flops'] / 1e15:.3g}"]
