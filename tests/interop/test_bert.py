@@ -318,6 +318,9 @@ def test_shards_equal_one_file(checkpoint):
         with pytest.raises(ValueError, match=message):
             interop.load(folder)
     index.unlink()
+    (folder / "pytorch_model-1.bin").write_bytes(b"\x80\x02.")
+    with pytest.raises(FileNotFoundError, match=r"pytorch_model-1\.bin is a pickle"):
+        interop.load(folder)
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x02.")
-    with pytest.raises(FileNotFoundError, match=r"pytorch_model\.bin is a pickle"):
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin: neither a zip archive"):
         interop.load(folder)
