@@ -66,7 +66,6 @@ def test_what_is_not_trained_costs_no_gradient_and_no_memory(root):
         ({3.0: 0.5, 9.0: None, 1.0: 0.6}, 3, 3.0, 3),  # not a number: never the best
         ({3.0: 0.5, 9.0: 0.4, 1.0: 0.3}, 3, 9.0, 2),  # the third is not looked at
         ({3.0: 0.5, 9.0: 0.4, 1.0: 0.3}, 1, 3.0, 1),
-        ({3.0: 0.69, 9.0: 0.6, 1.0: 0.3}, 1, 9.0, 2),  # nothing was learnt with 3
     ],
 )
 def test_the_rate_is_the_one_of_the_lowest_validation_loss(
@@ -78,7 +77,7 @@ def test_the_rate_is_the_one_of_the_lowest_validation_loss(
         return {"best": losses[round(settings["optim"]["lr"] / rate, 6)]}
 
     monkeypatch.setattr(run.arms, "fit", fit)
-    found = run.chosen(tmp_path, "probe", run.FACTORS, rates, tiny=True)
+    found = run.chosen(tmp_path, "probe", run.FACTORS[:rates], tiny=True)
     assert found["factor"] == best
     assert found["rate"] == pytest.approx(rate * best)
     assert len(found["validation"]) == tried

@@ -24,7 +24,6 @@ from experiments.peft import costs, methods, results
 from fmjax import cli, config
 
 FACTORS = (3.0, 9.0, 1.0)  # of the config's rate; the last if the second is the worse
-LEARNT = 0.65  # nats of validation loss, of two equal classes' 0.693
 REPEATED = ("full", "LoRA r 4", "AdaLoRA", "Houlsby adapter")  # with --seeds
 SHOTS = (16, 64, 256)  # examples a class
 FEW = ("full", "LoRA r 4", "probe")
@@ -35,12 +34,11 @@ def slug(name: str) -> str:
 
 
 def chosen(
-    root: pathlib.Path, name: str, factors: Sequence[float], rates: int, **options: Any
+    root: pathlib.Path, name: str, factors: Sequence[float], **options: Any
 ) -> dict[str, Any]:
     """A method at its best rate: `folder`, `factor`, and validation losses by rate.
 
-    rates: of `factors`, how many are tried, and more where nothing was learnt with
-    these; options: of `methods.settings`.
+    options: of `methods.settings`.
     """
     tried: dict[float, float] = {}
     folders: dict[float, pathlib.Path] = {}
@@ -50,8 +48,7 @@ def chosen(
         best = arms.fit(folders[factor], settings)["best"]
         tried[factor] = math.inf if best is None else best
         arms.say(f"  {name} at {settings['optim']['lr']:.0e}: {tried[factor]:.4f}")
-        enough = len(tried) >= rates and min(tried.values()) < LEARNT
-        if enough or (len(tried) == 2 and tried[factor] < tried[factors[0]]):
+        if len(tried) == 2 and tried[factor] < tried[factors[0]]:
             break
     factor = min(tried, key=lambda f: tried[f])
     rate = methods.settings(name, **options)["optim"]["lr"]
@@ -94,8 +91,8 @@ def main() -> int:
     best: dict[str, dict[str, Any]] = {}
     for name in sorted(names, key=lambda n: n in methods.RELATIVES):
         kin = best.get(methods.RELATIVES.get(name, ""))
-        factors = [kin["factor"]] if kin else FACTORS
-        best[name] = chosen(root, name, factors, given.rates, **options)
+        factors = [kin["factor"]] if kin else FACTORS[: given.rates]
+        best[name] = chosen(root, name, factors, **options)
         arms.predictions([best[name]["folder"]], "test")
     runs = {name: [best[name]["folder"]] for name in names}
 
