@@ -55,9 +55,9 @@ def resumed(room: pathlib.Path, trials: int, rng: random.Random) -> dict[str, An
         straight, cut = (room / name / kind for kind in ("straight", "cut"))
         apart.call(go, str(straight), name, changed)
         process, _ = apart.start(go, str(cut), name, changed)
-        lines = cut / "metrics.jsonl"
+        saved = cut / "checkpoints" / str(EVERY)
         while process.is_alive() and not (
-            lines.exists() and len(report.read(cut)) >= KILLED
+            saved.exists() and len(report.read(cut)) >= KILLED
         ):
             time.sleep(0.005)
         apart.kill(process)
