@@ -85,6 +85,7 @@ def finite_only(train_step: Callable) -> Callable:
         sums = sums | {"metrics": sums["metrics"] | skipped}
         return kept._replace(step=new.step), sums
 
+    guarded.__wrapped__ = train_step  # type: ignore[attr-defined]  # inspect.unwrap
     return guarded
 
 

@@ -50,23 +50,35 @@ def settings(given: Mapping[str, Any]) -> dict[str, Any]:
         made["data"] = data | {"corpus": words}
         if "copies" in data:
             made["data"]["copies"] = 1
-    elif inputs in SOURCES:
-        made["data"] = dict(SOURCES[inputs])
-        words = made["data"] if inputs in ("image_text", "seq2seq") else words
+    elif inputs == "mixture":
+        names = {task: i["name"] for task, i in made["inputs"]["tasks"].items()}
+        rows = {task: dict(_rows(name)) for task, name in names.items()}
+        made["data"] = data | {"tasks": rows}
     else:
-        raise config.ConfigError(
-            f"no stand-in for the data of inputs {inputs!r}; known: "
-            f"{', '.join(sorted(SOURCES))}; set --data own to use the config's"
-        )
+        made["data"] = dict(_rows(inputs))
+        words = made["data"] if inputs in ("image_text", "seq2seq") else words
     if tokenizer := made.get("tokenizer"):
-        size = tokenizer.get("vocab_size", 0)
+        size = tokenizer.get("vocab_size") or None
         if model.get("vocab_size", 0) is None:
-            model["vocab_size"] = size
+            if size:
+                model["vocab_size"] = size
+            else:  # a tokenizer that is not here: the published size's own
+                del model["vocab_size"]
         kind = tokenizer.get("kind", "wordpiece")
-        small = min(size, 512)
+        small = min(size or 512, 512)
         made["tokenizer"] = dict(kind=kind, vocab_size=small, corpus=words)
         made["tokenizer"]["cased"] = tokenizer.get("cased", True)
     if model.get("classes", 0) is None and inputs in ("image", "two_views"):
         model["classes"] = CLASSES
     made |= dict(steps=STEPS, evaluate=None, init_from=None, checkpoint=None, log=None)
     return made
+
+
+def _rows(inputs: str) -> dict[str, Any]:
+    """What stands in for the data that these inputs read."""
+    if inputs not in SOURCES:
+        raise config.ConfigError(
+            f"no stand-in for the data of inputs {inputs!r}; known: "
+            f"{', '.join(sorted(SOURCES))}; set --data own to use the config's"
+        )
+    return SOURCES[inputs]

@@ -143,7 +143,8 @@ class TestVerbs:
         assert (code, err) == (0, "")
         options = [text[text.index("options:") :] for text in (out, other)]
         assert options[0] == options[1]
-        assert ("--study" if verb == "sweep" else "workdir") in out
+        where = {"sweep": "--study", "compile": "--topology"}
+        assert where.get(verb, "workdir") in out
 
     @pytest.mark.parametrize(
         "words",
