@@ -10,7 +10,7 @@ import torch
 from fmjax import interop
 from fmjax.interop import mae, torchvision
 
-from . import bert_cases, convnet_cases, convnet_reference, vision_cases
+from . import bert_cases, convnet_cases, vision_cases
 from . import vision_reference as transformers_reference
 from .compare import Found
 
@@ -63,6 +63,8 @@ def convnet(case: convnet_cases.Case, folder: Any) -> Found:
     worst: as `convnet_cases.differences`, by name. again: the reference with what fmjax
     wrote.
     """
+    from . import convnet_reference  # imports timm, which the others do not need
+
     reference = convnet_reference.model(case)
     state = {key: tensor.clone() for key, tensor in reference.state_dict().items()}
     torch.save(state, folder / "theirs.pth")
