@@ -28,7 +28,7 @@ NETS = {
     "ResNet-20": "20",
     "ResNet-44": "44",
 }
-STEPS, BATCH = 200, 64
+STEPS, BATCH = 600, 64
 LAST = 5  # records that the final training error is the mean of
 
 
