@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from fmjax import config, evaluate, figures, generate, provenance, report
+from fmjax import config, evaluate, generate, report
 from fmjax import workdir as workdirs
+from fmjax.keeping import provenance
 from fmjax.metrics import bootstrap, calibration, classification
+from fmjax.reporting import figures
 from fmjax.train import train
 
 
@@ -152,7 +154,7 @@ def record_lines(root: pathlib.Path, lines: Sequence[Mapping[str, Any]]) -> None
 
 
 def drawing(path: pathlib.Path, svg: str) -> None:
-    """Writes a figure of `fmjax.figures` as a file that a README can show."""
+    """Writes a figure of `fmjax.reporting.figures` as a file that a README can show."""
     report.replace(path, figures.standalone(svg))
 
 

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import arms, tfidf
-from fmjax import cli, config, figures, page
+from fmjax import cli, config
 from fmjax.metrics import bootstrap
+from fmjax.reporting import figures, page
 
 MINILM, TFIDF, LARGEST = "MiniLM", "TF-IDF + logistic regression", "largest class"
 

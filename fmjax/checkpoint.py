@@ -16,9 +16,10 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from fmjax import digests, optim
+from fmjax import optim
 from fmjax.config import ConfigError
-from fmjax.digests import Damaged
+from fmjax.keeping import digests
+from fmjax.keeping.digests import Damaged
 
 
 class Checkpoints:

@@ -93,7 +93,7 @@ def run(main: Callable[[], int]) -> None:
 
     65 says that the numbers are not finite, 69 that another process is dead or stuck.
     """
-    from fmjax.guard import NonFinite
+    from fmjax.keeping.guard import NonFinite
 
     try:
         sys.exit(main())

@@ -32,8 +32,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fmjax import chips, cli, config, costs, flops, hlo, parallel, stand_in, train
-from fmjax.collectives import axes_of
+from fmjax import cli, config, parallel, train
+from fmjax.costs import account, chips, flops, hlo, stand_in
+from fmjax.costs.collectives import axes_of
 from fmjax.optim import paths
 from fmjax.step import pure
 
@@ -88,7 +89,7 @@ def measure(
         "slices": slices,
         "devices": plan.mesh.size,
         "batch_size": settings["batch_size"],
-        "parameters": costs.count(setup.state.params),
+        "parameters": account.count(setup.state.params),
         "model_flops": flops.count(plain(setup), setup.state, batch),
         "state_bytes": sum(map(_local, jax.tree.leaves(setup.state))),
         "largest_arrays": largest(setup.state, top),
@@ -294,7 +295,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found["tried"] = fitting(settings, there, given.tries)
     if given.json:
         pathlib.Path(given.json).write_text(json.dumps(found, indent=2) + "\n")
-    print(costs.compiled_table(found))
+    print(account.compiled_table(found))
     return 0
 
 

@@ -20,11 +20,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from fmjax import checkpoint, cli, config, interop, provenance, report
+from fmjax import checkpoint, cli, config, interop, report
 from fmjax import workdir as workdirs
 from fmjax.data import tokenizer as tokenizers
 from fmjax.data import weights
 from fmjax.interop import safetensors, tokenizer_folder
+from fmjax.keeping import provenance
 
 _TEXTS = dict(name="text", path="texts")  # a folder
 _ROWS = dict(name="records", path="{split}.jsonl")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fmjax import checkpoint, cli, config
-from fmjax.digests import Damaged
+from fmjax.keeping.digests import Damaged
 
 ROOMS = ("checkpoints", "best")
 

@@ -21,8 +21,8 @@ from rich.progress import (
 )
 
 from fmjax import step as stepping
-from fmjax import trackers
 from fmjax.config import ConfigError
+from fmjax.reporting import trackers
 from fmjax.step import Sums
 
 
@@ -190,7 +190,7 @@ def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
 
 def write_page(workdir: str | pathlib.Path) -> pathlib.Path:
     """Writes report.html and report.json of a run: curves, last numbers, config."""
-    from fmjax import figures, page
+    from fmjax.reporting import figures, page
 
     folder, lines = pathlib.Path(workdir), read(workdir)
     if not lines:

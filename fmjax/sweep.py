@@ -5,7 +5,8 @@ python -m fmjax.sweep --config configs/bert/sentiment.py:scratch --study studies
 python -m fmjax.sweep --study studies/x --show
 
 What to search is said by `get_sweep(arg)` of the config file and by --search flags
-(fmjax/ranges.py). The objective is `evaluate.metric`, its direction `evaluate.higher`.
+(fmjax/search/ranges.py). The objective is `evaluate.metric`, its direction
+`evaluate.higher`.
 A trial is a `fmjax train` of its own in STUDY/trials/N, whose evaluations are followed;
 one that is not promising is stopped as by SIGTERM. Stopped by SIGTERM or SIGINT, a
 sweep stops its trials and exits with 75; the same command, also after a kill, goes on
@@ -33,7 +34,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import IO, Any
 
-from fmjax import cli, config, ranges, report, study
+from fmjax import cli, config, report
+from fmjax.search import ranges, study
 
 TRAIN = (sys.executable, "-m", "fmjax.train")
 POLL = 0.2  # seconds between two looks at the trials that run

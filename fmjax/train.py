@@ -20,25 +20,17 @@ import jax
 import jax.numpy as jnp
 
 from fmjax import checkpoint as checkpoints
-from fmjax import (
-    cli,
-    config,
-    costs,
-    lock,
-    resume,
-    sharding,
-    signals,
-    transfer,
-    watchdog,
-    watching,
-)
-from fmjax import guard as guards
+from fmjax import cli, config, sharding, watching
 from fmjax import optim as optimizers
 from fmjax import parallel as devices
 from fmjax import report as reports
 from fmjax import step as stepping
 from fmjax import workdir as workdirs
+from fmjax.costs import account
 from fmjax.data import batches
+from fmjax.keeping import guard as guards
+from fmjax.keeping import lock, signals, watchdog
+from fmjax.start import frozen, resume
 
 
 class Saving(NamedTuple):
@@ -140,7 +132,7 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
         params = jax.eval_shape(init, jax.random.key(0))["params"]
     tx, rate, trainable = optimizers.make(params, total, steps, **settings["optim"])
     if saving.trained_only:
-        transfer.thin(params, trainable)
+        frozen.thin(params, trainable)
     apply = stepping.pure(parts.net)
     create = functools.partial(stepping.create, init, tx)
     state = jax.eval_shape(create, jax.random.key(seed))
@@ -218,11 +210,11 @@ def train(
     settings = {k: v for k, v in locals().items() if k not in OWN}
     workdir, setup = pathlib.Path(workdir), prepare(settings)
     if dry_run:
-        return costs.dry_run(setup, batch_size)
+        return account.dry_run(setup, batch_size)
     with lock.held(workdir), watchdog.watching(workdir, setup.guard) as alive:
         if result := workdirs.claim(workdir, settings, setup.parts):
             return result
-        made = costs.compiling(setup)
+        made = account.compiling(setup)
         while True:
             try:
                 return run(workdir, settings, setup, stop_at, alive, *made)
@@ -250,7 +242,7 @@ def run(
         workdir, setup.log, each["log"], total, start, progress["evaluated"], settings
     )
     report.say(
-        f"{workdir}: {costs.count(state.params):,} parameters, "
+        f"{workdir}: {account.count(state.params):,} parameters, "
         f"{setup.train_set.examples:,} examples, {total:,} steps of {batch_size} on "
         f"{plan.mesh.size} x {jax.devices()[0].device_kind}, compiled in "
         f"{cost['compile_seconds']:.1f} s, {f'from step {start}' if start else 'new'}"

@@ -27,17 +27,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax import (
-    checkpoint,
-    config,
-    optim,
-    parallel,
-    provenance,
-    report,
-    step,
-    transfer,
-)
+from fmjax import checkpoint, config, optim, parallel, report, step
 from fmjax.data import batches
+from fmjax.keeping import provenance
+from fmjax.start import frozen
 
 MAY_CHANGE = (
     "parallel",
@@ -141,12 +134,12 @@ class Run(NamedTuple):
         if thinned:
             optim_of = self.settings["optim"]
             on = optim.trained(params, optim_of.get("freeze"), optim_of.get("train"))
-            tree = tree | {"params": transfer.thin(params, on)}
+            tree = tree | {"params": frozen.thin(params, on)}
         found = checkpoint.weights(self.folder, tree)
         if thinned:
-            base = transfer.frozen(init, self.parts, self.settings, params)
-            transfer.check(self.folder, base, on)
-            return transfer.fill(base, found["params"]), found["extras"]
+            base = frozen.base(init, self.parts, self.settings, params)
+            frozen.check(self.folder, base, on)
+            return frozen.fill(base, found["params"]), found["extras"]
         return found["params"], found["extras"]
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import optax
 import pytest
 
-from fmjax import checkpoint, parallel, resume, step
+from fmjax import checkpoint, parallel, step
 from fmjax.config import ConfigError
+from fmjax.start import resume
 from tests.runs import ROOT
 
 

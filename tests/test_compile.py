@@ -6,8 +6,9 @@ import json
 import jax
 import pytest
 
-from fmjax import chips, collectives, compile, config, parallel, stand_in
+from fmjax import compile, config, parallel
 from fmjax.config import ConfigError
+from fmjax.costs import chips, collectives, stand_in
 from tests import runs
 
 GPT = "configs/gpt/language_model.py"

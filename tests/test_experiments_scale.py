@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from experiments.scale import run
-from fmjax import cli, config, parallel, stand_in, train
+from fmjax import cli, config, parallel, train
+from fmjax.costs import stand_in
 
 ROWS = [(part, row) for part, rows in run.PARTS.items() for row in rows]
 CHIPS_OF = {"v5e": 1, "v5p": 1}

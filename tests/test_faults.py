@@ -7,7 +7,7 @@ import pytest
 
 from fmjax import config, report
 from tests import runs
-from tests.test_digests import flip
+from tests.keeping.test_digests import flip
 
 CNN = "configs/cnn/fashion_mnist.py"
 

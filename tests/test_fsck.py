@@ -7,7 +7,7 @@ import pytest
 
 from fmjax import fsck
 from fmjax.config import ConfigError
-from tests.test_digests import flip, sound, workdir  # noqa: F401  (fixtures)
+from tests.keeping.test_digests import flip, sound, workdir  # noqa: F401  (fixtures)
 
 
 def test_a_sound_workdir(workdir, capsys):  # noqa: F811

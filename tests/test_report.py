@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax import costs, parallel, report
+from fmjax import parallel, report
 from fmjax.config import ConfigError
+from fmjax.costs import account
 from fmjax.train import Log
 
 
@@ -259,7 +260,7 @@ class TestParameterTable:
             "half": jax.ShapeDtypeStruct((8, 2), jnp.bfloat16),
         }
         places = parallel.shardings(params, params, plan)
-        text = costs.parameter_table(parallel.abstract(params, places))
+        text = account.parameter_table(parallel.abstract(params, places))
         rows = {
             line.split()[1]: line for line in text.splitlines() if len(line.split()) > 1
         }
@@ -274,16 +275,16 @@ class TestParameterTable:
         name = "text_encoder/layer11/cross_attention/query/kernel"
         params = {name: jnp.ones((1024, 4096))}
         place = parallel.plan().whole
-        text = costs.parameter_table(parallel.abstract(params, {name: place}))
+        text = account.parameter_table(parallel.abstract(params, {name: place}))
         (line,) = [line for line in text.splitlines() if name in line]
         assert "16,777,216" in line
 
 
 def test_count_and_cost():
     params = {"a": jnp.ones((3, 4)), "b": jnp.ones(())}
-    assert costs.count(params) == 13
+    assert account.count(params) == 13
     compiled = jax.jit(lambda x: x @ x).lower(jnp.ones((16, 16))).compile()
-    found = costs.cost(compiled)
+    found = account.cost(compiled)
     assert found["flops_per_device"] >= 2 * 16**3
     assert found["argument_bytes_per_device"] == 16 * 16 * 4
     assert found["output_bytes_per_device"] == 16 * 16 * 4

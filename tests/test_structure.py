@@ -63,36 +63,10 @@ MACHINERY = tuple(
     f"fmjax.{name}"
     for name in (
         *CORE,
-        "costs",
-        "digests",
-        "fsck",
-        "guard",
-        "lock",
-        "resume",
-        "signals",
-        "watchdog",
-        "watching",
-        "sharding",
-        "flops",
-        "hlo",
-        "collectives",
-        "chips",
-        "compile",
-        "stand_in",
-        "workdir",
-        "provenance",
-        "reproduce",
-        "predict",
-        "generate",
-        "page",
-        "convert",
-        "init_from",
-        "sweep",
-        "study",
-        "ranges",
-        "unfreeze",
-        "elsewhere",
-        "resize",
+        *("costs", "keeping", "search", "start"),
+        *("compile", "convert", "elsewhere", "fsck", "generate", "predict"),
+        *("reproduce", "sharding", "sweep", "unfreeze", "watching", "workdir"),
+        "reporting.page",
     )
 )
 
@@ -168,7 +142,7 @@ class TestArrows:
         """The tests above look at something: these arrows are there and found."""
         assert leads_to(ROOT / "fmjax/train.py", "fmjax.parallel")
         assert leads_to(ROOT / "fmjax/models/bert.py", "fmjax.layers")
-        assert leads_to(ROOT / "fmjax/init_from.py", "fmjax.interop"), (
+        assert leads_to(ROOT / "fmjax/start/init_from.py", "fmjax.interop"), (
             "inside a function"
         )
 
@@ -212,9 +186,10 @@ BANNED_KEYWORDS = ("shell", "allow_pickle", "trust_remote_code")
 # What reaches out of the process, and the only files that do.
 OUTSIDE = {
     "subprocess": {
-        "fmjax.data.fetch", "fmjax.data.index", "fmjax.provenance", "fmjax.sweep",
+        "fmjax.data.fetch", "fmjax.data.index", "fmjax.keeping.provenance",
+        "fmjax.sweep",
     },
-    "runpy": {"fmjax.ranges"},  # a config, which is a program
+    "runpy": {"fmjax.search.ranges"},  # a config, which is a program
     "urllib.request": {"fmjax.data.index"},
     "ssl": {"fmjax.data.index"},
     "huggingface_hub": {"fmjax.data.hub"},
@@ -226,9 +201,10 @@ OUTSIDE = {
 # The only files that import a module whose name is in a variable: each sees to it that
 # the name, which a file or a config may have given, is one of the house's own.
 IMPORTERS = {
-    "fmjax.cli", "fmjax.config", "fmjax.data.source", "fmjax.figures", "fmjax.interop",
-    "fmjax.data.inputs.mixture", "fmjax.models.simclr", "fmjax.objectives.multitask",
-    "fmjax.trackers",
+    "fmjax.cli", "fmjax.config", "fmjax.data.source", "fmjax.reporting.figures",
+    "fmjax.interop", "fmjax.data.inputs.mixture", "fmjax.models.simclr",
+    "fmjax.objectives.multitask",
+    "fmjax.reporting.trackers",
 }  # fmt: skip
 
 

@@ -9,8 +9,10 @@ import time
 
 import pytest
 
-from fmjax import figures, ranges, study, sweep
+from fmjax import sweep
 from fmjax.config import ConfigError
+from fmjax.reporting import figures
+from fmjax.search import ranges, study
 from tests import runs
 
 optuna = pytest.importorskip("optuna")

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 
 from experiments import arms
-from fmjax import cli, config, figures, page, report
+from fmjax import cli, config, report
 from fmjax.metrics import bootstrap
+from fmjax.reporting import figures, page
 
 CONFIG = "configs/resnet/fashion_mnist.py"
 NETS = {

@@ -21,8 +21,9 @@ import numpy as np
 
 from experiments import arms, pictures
 from experiments.emoji import baseline
-from fmjax import cli, config, figures, page, prompts, workdir
+from fmjax import cli, config, prompts, workdir
 from fmjax.metrics import bootstrap, retrieval, zero_shot
+from fmjax.reporting import figures, page
 
 CONFIG = "configs/clip/pairs.py"
 AT = (1, 5, 10)

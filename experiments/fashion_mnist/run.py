@@ -17,7 +17,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments import arms
-from fmjax import cli, config, figures, page
+from fmjax import cli, config
+from fmjax.reporting import figures, page
 
 NETS = {
     "classic": "configs/cnn/fashion_mnist.py:classic",

@@ -18,8 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.faults import apart
-from fmjax import checkpoint, digests, lock, resume
+from fmjax import checkpoint
 from fmjax.config import ConfigError
+from fmjax.keeping import digests, lock
+from fmjax.start import resume
 from fmjax.step import State
 
 

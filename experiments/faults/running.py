@@ -17,7 +17,8 @@ import numpy as np
 
 from experiments.faults import apart
 from experiments.faults.hurt import line
-from fmjax import config, digests, guard, report
+from fmjax import config, report
+from fmjax.keeping import digests, guard
 from fmjax.train import train
 
 FAMILIES = (

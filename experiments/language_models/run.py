@@ -23,9 +23,10 @@ import numpy as np
 
 from experiments import arms
 from experiments.language_models import kneser_ney, score
-from fmjax import cli, config, figures, page
+from fmjax import cli, config
 from fmjax import generate as writing
 from fmjax.data import tokenizer as tokenizers
+from fmjax.reporting import figures, page
 
 CONFIG = "configs/gpt/language_model.py"
 ORDERS = (2, 3, 4, 5)

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 
 from experiments.arms import say
-from fmjax import costs, parallel, report, train
+from fmjax import parallel, report, train
+from fmjax.costs import account
 
 
 class Step:
@@ -32,12 +33,12 @@ class Step:
         pairs = zip(jax.tree.leaves(params), jax.tree.leaves(learns), strict=True)
         memory = self.compiled.memory_analysis()
         self.costs = {
-            "parameters": costs.count(params),
+            "parameters": account.count(params),
             "trained": sum(leaf.size for leaf, learnt in pairs if learnt),
             "optimizer_bytes": sum(
                 x.nbytes for x in jax.tree.leaves(self.state.opt_state)
             ),
-            "flops": costs.cost(self.compiled)["flops_per_device"],
+            "flops": account.cost(self.compiled)["flops_per_device"],
             # The state is donated, so that its output lies where its input lay.
             "peak_bytes": memory.argument_size_in_bytes
             + memory.temp_size_in_bytes

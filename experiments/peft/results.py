@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import arms
-from fmjax import checkpoint, config, figures, page
+from fmjax import checkpoint, config
 from fmjax.metrics import bootstrap
+from fmjax.reporting import figures, page
 from fmjax.transforms import adalora
 
 Folders = Sequence[pathlib.Path]

@@ -22,7 +22,7 @@ from importlib import metadata
 from typing import Any, NamedTuple
 
 from experiments import arms
-from fmjax import figures
+from fmjax.reporting import figures
 
 ROOT = pathlib.Path(__file__).parent
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")

@@ -19,8 +19,9 @@ import jax
 import numpy as np
 
 from experiments import arms, pictures
-from fmjax import cli, config, figures, page, workdir
+from fmjax import cli, config, workdir
 from fmjax.metrics import bootstrap, segmentation
+from fmjax.reporting import figures, page
 
 CONFIG = "configs/unet/segment.py"
 NETS = {"U-Net": ("unet", True), "without shortcuts": ("noskip", False)}

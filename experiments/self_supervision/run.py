@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from experiments import arms, pictures
 from experiments.self_supervision import frozen
-from fmjax import cli, config, figures, page
+from fmjax import cli, config
+from fmjax.reporting import figures, page
 
 SHARE = 0.01
 

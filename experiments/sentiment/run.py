@@ -18,8 +18,9 @@ import time
 from typing import Any
 
 from experiments import arms, tfidf
-from fmjax import cli, config, figures, page
+from fmjax import cli, config
 from fmjax.metrics import bootstrap
+from fmjax.reporting import figures, page
 
 SENTENCES = (
     "A warm, funny and beautifully acted film.",

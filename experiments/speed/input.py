@@ -27,11 +27,12 @@ from PIL import Image
 
 from experiments.arms import fit, say
 from experiments.speed import pillow_loop as loop
-from fmjax import cli, config, provenance, report
+from fmjax import cli, config, report
 from fmjax.data import vocabulary
 from fmjax.data.batches import Batches
 from fmjax.data.inputs import image, image_mask, image_text, two_views
 from fmjax.data.sources import image_folder, photos, synthetic_scenes
+from fmjax.keeping import provenance
 from fmjax.train import prepare
 
 GREY: dict[str, Any] = {"mean": (0.2860,), "std": (0.3530,)}

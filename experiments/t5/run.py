@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from experiments import arms
-from fmjax import cli, config, figures, page
+from fmjax import cli, config
 from fmjax.metrics import bootstrap
 from fmjax.metrics.question_answering import normal
+from fmjax.reporting import figures, page
 
 PRETRAIN, BOOLQ = "configs/t5/pretrain.py", "configs/t5/boolq.py"
 MAJORITY = "the commoner answer"

@@ -20,8 +20,9 @@ from sklearn import metrics
 
 from experiments import arms
 from experiments.tagging import baseline
-from fmjax import cli, config, figures, page
+from fmjax import cli, config
 from fmjax.metrics import bootstrap, tagging
+from fmjax.reporting import figures, page
 
 CONFIG = "configs/bert/tagging.py"
 MINILM, FREQUENT = "MiniLM", "most frequent tag, endings"

@@ -18,7 +18,8 @@ import time
 
 from experiments import arms
 from experiments.translation import dictionary, scores
-from fmjax import cli, config, figures, page
+from fmjax import cli, config
+from fmjax.reporting import figures, page
 
 CONFIG = "configs/transformer/translation.py"
 BEAM4, BEAM1 = "Transformer, 4 beams", "Transformer, greedy"

@@ -20,9 +20,10 @@ import jax
 import numpy as np
 
 from experiments import arms
-from fmjax import cli, config, figures, interop, page
+from fmjax import cli, config, interop
 from fmjax.data.inputs import text
 from fmjax.metrics import bootstrap, similarity
+from fmjax.reporting import figures, page
 
 CHECKPOINT = "all-MiniLM-L6-v2"
 SETS = {"wordsim353": "WordSim-353", "simlex999": "SimLex-999", "men": "MEN"}

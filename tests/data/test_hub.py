@@ -123,7 +123,7 @@ def refuse(event, args):
         raise SystemExit(f"a socket: {event} {args}")
 
 sys.addaudithook(refuse)
-from fmjax import init_from, interop
+from fmjax import interop; from fmjax.start import init_from
 from fmjax.data import tokenizer, weights
 
 golden = "tests/golden/lm/gpt2"

@@ -260,8 +260,8 @@ def test_what_a_library_can_not_express_is_not_written(
 
 def test_positions_follow_another_size_of_image_where_asked(tmp_path):
     from fmjax import config
-    from fmjax import init_from as initial
     from fmjax.layers import patches
+    from fmjax.start import init_from as initial
 
     net = vit.Model(**SMALL | dict(image=(8, 8)), classes=5)
     variables = started(net)

@@ -19,7 +19,7 @@ import numpy as np
 from flax import traverse_util
 
 from fmjax import config, optim, parallel, report, transforms
-from fmjax import init_from as initial
+from fmjax.start import init_from as initial
 
 
 def begin(
@@ -98,7 +98,7 @@ def check(workdir: pathlib.Path, params: Any, trainable: Any) -> None:
         )
 
 
-def frozen(
+def base(
     init: Callable, parts: config.Parts, settings: Mapping[str, Any], abstract: Any
 ) -> Any:
     """The parameters that a run with these settings began with.

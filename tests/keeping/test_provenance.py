@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from fmjax import provenance
+from fmjax.keeping import provenance
 
 SECRET = "correct-horse-battery-staple"
 NAMES = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "DB_PASSWORD", "MY_PAT")

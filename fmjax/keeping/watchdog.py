@@ -24,7 +24,8 @@ from typing import Any
 
 import jax
 
-from fmjax import config, guard, report
+from fmjax import config, report
+from fmjax.keeping import guard
 
 EXIT = 69  # EX_UNAVAILABLE of sysexits.h
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from fmjax.collectives import COLLECTIVES, Collective, groups
-from fmjax.flops import touching
+from fmjax.costs.collectives import COLLECTIVES, Collective, groups
+from fmjax.costs.flops import touching
 
 # Name a buffer that is there already, or one that is counted where it is read.
 FREE = (
@@ -246,7 +246,7 @@ def _dot(instruction: Instruction, computation: Computation) -> int:
 
 
 def _convolution(instruction: Instruction, computation: Computation) -> int:
-    """As `fmjax.flops` counts them: positions in padding and in holes cost nothing."""
+    """As `fmjax.costs.flops`: positions in padding and in holes cost nothing."""
     lhs, rhs = (computation[name].results[0].shape for name in instruction.operands[:2])
     out = instruction.results[0].shape
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)

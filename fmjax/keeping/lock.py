@@ -21,8 +21,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from fmjax import provenance
 from fmjax.config import ConfigError
+from fmjax.keeping import provenance
 
 
 @contextlib.contextmanager

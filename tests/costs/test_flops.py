@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from fmjax import flops, step
+from fmjax import step
+from fmjax.costs import flops
 from fmjax.models import gpt, resnet
 from fmjax.objectives import next_token
 

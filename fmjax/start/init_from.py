@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from fmjax import checkpoint, optim, resize
+from fmjax import checkpoint, optim
 from fmjax.config import ConfigError, blaming, suggest
 from fmjax.layers import patches
+from fmjax.start import resize
 
 
 def init_from(

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax import checkpoint, digests, parallel, resume
+from fmjax import checkpoint, parallel
 from fmjax.config import ConfigError
+from fmjax.keeping import digests
+from fmjax.start import resume
 from tests.test_checkpoint import bits, finish, make
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from fmjax import checkpoint, digests, guard, optim, report, transfer
+from fmjax import checkpoint, optim, report
 from fmjax.config import ConfigError
-from fmjax.digests import Damaged
+from fmjax.keeping import digests, guard
+from fmjax.keeping.digests import Damaged
+from fmjax.start import frozen
 from fmjax.step import State
 
 FRESH = {"best": None, "best_step": 0, "worse": 0, "evaluated": 0}
@@ -20,9 +22,7 @@ FRESH = {"best": None, "best_step": 0, "worse": 0, "evaluated": 0}
 
 def kept(setup: Any, params: Any) -> Any:
     """Those of the parameters that a checkpoint holds."""
-    return (
-        transfer.thin(params, setup.trainable) if setup.saving.trained_only else params
-    )
+    return frozen.thin(params, setup.trainable) if setup.saving.trained_only else params
 
 
 def state(
@@ -43,7 +43,7 @@ def state(
     abstract = setup.state._replace(params=kept(setup, setup.state.params))
     found, progress = newest(store, abstract)
     if thinned:
-        found = found._replace(params=transfer.fill(made.params, found.params))
+        found = found._replace(params=frozen.fill(made.params, found.params))
     return found, progress
 
 
@@ -91,16 +91,16 @@ def initial(setup: Any, workdir: pathlib.Path, settings: Mapping[str, Any]) -> S
     places = jax.tree.map(lambda x: x.sharding, setup.state)
     made = jax.jit(setup.create, out_shardings=places)(jax.random.key(settings["seed"]))
     if init_from := settings["init_from"]:
-        params, loaded = transfer.begin(made.params, setup.parts, init_from)
+        params, loaded = frozen.begin(made.params, setup.parts, init_from)
         made = made._replace(
             params=params, opt_state=optim.restart(made.opt_state, params)
         )
         for name, extras in made.extras.items():  # batch statistics come along
-            more, loaded[name] = transfer.begin(extras, setup.parts, init_from, name)
+            more, loaded[name] = frozen.begin(extras, setup.parts, init_from, name)
             made = made._replace(extras=made.extras | {name: more})
         report.write_json(workdir / "init_from.json", loaded)
     if setup.saving.trained_only:
-        transfer.check(workdir, made.params, setup.trainable)
+        frozen.check(workdir, made.params, setup.trainable)
     return made
 
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax import checkpoint, cli, config, guard, report, train
+from fmjax import checkpoint, cli, config, report, train
 from fmjax.data import batches
+from fmjax.keeping import guard
 from tests import runs
 from tests.test_checkpoint import bits
 from tests.test_faults import CNN, events
@@ -76,9 +77,10 @@ def test_skip_is_bitwise_a_run_that_never_saw_the_batch(tmp_path, poisoned):
         (BAD + 1, "nonfinite")
     ]
     setup = train.prepare({"tokenizer": None, "parallel": None} | given)
-    from fmjax import costs, parallel
+    from fmjax import parallel
+    from fmjax.costs import account
 
-    compiled, _ = costs.compiling(setup)
+    compiled, _ = account.compiling(setup)
     places = jax.tree.map(lambda x: x.sharding, setup.state)
     state = jax.jit(setup.create, out_shardings=places)(jax.random.key(given["seed"]))
     for number in range(6):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from fmjax.collectives import Collective
+from fmjax.costs.collectives import Collective
 
 
 class Chip(NamedTuple):

@@ -8,13 +8,14 @@ import time
 
 import pytest
 
-from fmjax import guard, report, watchdog
+from fmjax import report
+from fmjax.keeping import guard, watchdog
 from tests.runs import ROOT
 from tests.test_processes import finish, start
 
 STUCK = """
 import pathlib, sys, time
-from fmjax import guard, watchdog
+from fmjax.keeping import guard, watchdog
 limits = guard.Guard(stall_seconds=1.0)
 with watchdog.watching(pathlib.Path(sys.argv[1]), limits) as alive:
     for step in range(int(sys.argv[2])):

@@ -32,7 +32,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from fmjax.svg import inline
+from fmjax.reporting.svg import inline
 
 
 class Block(NamedTuple):
@@ -139,9 +139,9 @@ def figure(
 ) -> Block:
     """A drawing with a caption.
 
-    image: an SVG string (see `fmjax.figures`), or the bytes of a PNG; alt: what it
-    shows, for those who cannot see it, by default the caption; data: its numbers, for
-    the JSON.
+    image: an SVG string (see `fmjax.reporting.figures`), or the bytes of a PNG; alt:
+    what it shows, for those who cannot see it, by default the caption; data: its
+    numbers, for the JSON.
     Raises ValueError for anything else, and for an SVG with more than drawing in it:
     scripts, links, foreign content, references out of itself.
     """

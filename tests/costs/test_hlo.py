@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fmjax import collectives, flops, hlo
+from fmjax.costs import collectives, flops, hlo
 
 
 def zeros(*shape, dtype=jnp.float32, sharding=None):

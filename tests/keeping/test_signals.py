@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from fmjax import signals
+from fmjax.keeping import signals
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])

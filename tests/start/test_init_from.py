@@ -15,8 +15,8 @@ from experiments.hostile import torch_writer
 from fmjax import checkpoint, convert, interop, optim, parallel
 from fmjax.config import ConfigError
 from fmjax.data import vocabulary
-from fmjax.init_from import init_from
 from fmjax.interop import names
+from fmjax.start.init_from import init_from
 from tests import runs
 from tests.golden import bert_cases
 from tests.test_checkpoint import bits, init, make

@@ -18,8 +18,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fmjax import figures, report
+from fmjax import report
 from fmjax.config import ConfigError, suggest
+from fmjax.reporting import figures
 
 SAMPLERS = ("tpe", "random")
 PRUNERS = ("median", "hyperband", "none")

@@ -12,8 +12,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fmjax import figures, page, svg
 from fmjax.metrics import bootstrap, calibration
+from fmjax.reporting import figures, page, svg
+from tests.runs import ROOT
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -271,7 +272,7 @@ def test_deterministic_across_processes(tmp_path):
     here = os.path.dirname(__file__)
     environment = os.environ | {
         "PYTHONHASHSEED": "7",
-        "PYTHONPATH": os.path.dirname(here),
+        "PYTHONPATH": str(ROOT),
     }
     other = subprocess.run(
         [sys.executable, "-c", program, here],
@@ -470,6 +471,5 @@ def test_missing_library_names_the_extra(monkeypatch):
 
 
 def test_pages_without_figures_need_no_matplotlib():
-    program = "import sys, fmjax.page; assert 'matplotlib' not in sys.modules"
-    root = os.path.dirname(os.path.dirname(__file__))
-    subprocess.run([sys.executable, "-c", program], cwd=root, check=True)
+    program = "import sys, fmjax.reporting.page; assert 'matplotlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

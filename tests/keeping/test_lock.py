@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from fmjax import lock
 from fmjax.config import ConfigError
+from fmjax.keeping import lock
 from tests.runs import ROOT
 
 HOLD = """
 import pathlib, sys
-from fmjax import lock
+from fmjax.keeping import lock
 with lock.held(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

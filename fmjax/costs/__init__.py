@@ -1,0 +1,1 @@
+"""What a step costs: parameters, bytes, operations, collectives, on which chip."""

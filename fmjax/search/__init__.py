@@ -1,0 +1,1 @@
+"""What a sweep is made of: ranges of config fields, and the study that tries them."""
