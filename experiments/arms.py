@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fmjax import config, evaluate, generate, report
+from fmjax import config, evaluate, files, generate, report
 from fmjax import workdir as workdirs
 from fmjax.keeping import provenance
 from fmjax.metrics import bootstrap, calibration, classification
@@ -150,12 +150,12 @@ def record_lines(root: pathlib.Path, lines: Sequence[Mapping[str, Any]]) -> None
     text = "".join(
         json.dumps({**line, **ran}, ensure_ascii=False) + "\n" for line in lines
     )
-    report.replace(root / "results.jsonl", text)
+    files.replace(root / "results.jsonl", text)
 
 
 def drawing(path: pathlib.Path, svg: str) -> None:
     """Writes a figure of `fmjax.reporting.figures` as a file that a README can show."""
-    report.replace(path, figures.standalone(svg))
+    files.replace(path, figures.standalone(svg))
 
 
 def curve(folders: Sequence[pathlib.Path], name: str) -> list[tuple[list, list]]:

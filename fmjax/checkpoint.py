@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from fmjax import optim
+from fmjax import trees
 from fmjax.config import ConfigError
 from fmjax.keeping import digests
 from fmjax.keeping.digests import Damaged
@@ -123,7 +123,7 @@ def check(folder: pathlib.Path, params: Any) -> None:
     """Raises ConfigError naming the first parameter that the saved ones don't match."""
     saved = shapes_of(folder)["params"]
     there, here = (
-        dict(zip(optim.paths(tree), jax.tree.leaves(tree), strict=True))
+        dict(zip(trees.paths(tree), jax.tree.leaves(tree), strict=True))
         for tree in (saved, params)
     )
     for path in sorted(set(there) | set(here)):

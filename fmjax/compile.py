@@ -35,8 +35,8 @@ import jax.numpy as jnp
 from fmjax import cli, config, parallel, train
 from fmjax.costs import account, chips, flops, hlo, stand_in
 from fmjax.costs.collectives import axes_of
-from fmjax.optim import paths
 from fmjax.step import pure
+from fmjax.trees import paths
 
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "": 1}
 

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fmjax import checkpoint, cli, config, interop, report
+from fmjax import checkpoint, cli, config, files, interop
 from fmjax import workdir as workdirs
 from fmjax.data import tokenizer as tokenizers
 from fmjax.data import weights
@@ -84,7 +84,7 @@ def load(
     parts = config.assemble(settings, names)
     if parts.net != net:
         raise config.ConfigError("--config.model.*: the checkpoint says what it is")
-    report.replace(workdir / "tokenizer.json", tokenizer.to_str(pretty=True))
+    files.replace(workdir / "tokenizer.json", tokenizer.to_str(pretty=True))
     record = {
         "config": json.loads(json.dumps(settings)),
         "model": parts.model,
@@ -93,12 +93,12 @@ def load(
         "data": {"origin": str(source), "converted": str(loaded.report)},
         "runs": [provenance.record(workdir)],
     }
-    report.write_json(workdir / "config.json", record)
+    files.write_json(workdir / "config.json", record)
     store = checkpoint.Checkpoints(workdir)
     store.save_best(0, jax.tree.map(np.asarray, loaded.variables["params"]), {})
     store.close()
     result = {"status": "done", "step": 0, "steps": 0, "converted": str(source)}
-    report.write_json(workdir / "result.json", result)
+    files.write_json(workdir / "result.json", result)
     return loaded.report
 
 
@@ -137,7 +137,7 @@ def save(
     if tokenizer:
         tokenizer_folder.write(folder, tokenizer, kind=kind, max_length=net.max_length)
         if hasattr(net, "decode"):
-            report.write_json(folder / "generation_config.json", ids)
+            files.write_json(folder / "generation_config.json", ids)
     return sorted(file.name for file in folder.iterdir())
 
 

@@ -16,37 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fmjax import config
+from fmjax import config, trees
 
 SCHEDULES = ("constant", "linear", "cosine", "exponential", "rsqrt", "step", "wsd")
 NO_DECAY = r"(^|/)(bias|scale)$"
-
-
-def paths(tree: Any) -> list[str]:
-    """The paths of a tree's leaves, in the order of `jax.tree.leaves`."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat]
-
-
-def by_path(function: Callable[[str], Any], tree: Any) -> Any:
-    """A tree like `tree` that holds function(path) for each leaf."""
-    return jax.tree.unflatten(jax.tree.structure(tree), map(function, paths(tree)))
-
-
-def matches(pattern: str, tree: Any, where: str) -> Any:
-    """A tree of bools: does the path match? Raises ConfigError where none does."""
-    try:
-        found = by_path(lambda path: bool(re.search(pattern, path)), tree)
-    except re.error as error:
-        raise config.ConfigError(
-            f"{where}: {pattern!r} is no pattern: {error}"
-        ) from error
-    if not any(jax.tree.leaves(found)):
-        some = ", ".join(paths(tree)[:6])
-        raise config.ConfigError(
-            f"{where}: no parameter matches {pattern!r}; parameters are {some}, ..."
-        )
-    return found
 
 
 def curve(
@@ -146,7 +119,7 @@ def layer_factor(params: Any, decay: float, pattern: str) -> Callable[[str], flo
     after it have factor 1, layer i has decay ** (last - i), and parameters with 'embed'
     in their path one power more than layer 0.
     """
-    numbers = [re.search(pattern, path) for path in paths(params)]
+    numbers = [re.search(pattern, path) for path in trees.paths(params)]
     layers = [int(match[1]) for match in numbers if match]
     if not layers:
         raise config.ConfigError(
@@ -204,7 +177,7 @@ def group(
         drops=drops,
     )
     rate = (lambda count: at(count + begin)) if begin else at
-    decayed = lambda tree: by_path(lambda p: not re.search(no_decay, p), tree)  # noqa: E731
+    decayed = lambda tree: trees.by_path(lambda p: not re.search(no_decay, p), tree)  # noqa: E731
     wd = weight_decay
     table: dict[str, Callable[[], optax.GradientTransformation]] = {
         "adamw": lambda: optax.adamw(rate, b1, b2, eps, weight_decay=wd, mask=decayed),
@@ -237,7 +210,7 @@ def group(
     tx = table[name]()
     if layer_decay is not None:
         factor = layer_factor(params, layer_decay, layer_pattern)
-        scale = lambda u, _: jax.tree.map(jnp.multiply, u, by_path(factor, u))  # noqa: E731
+        scale = lambda u, _: jax.tree.map(jnp.multiply, u, trees.by_path(factor, u))  # noqa: E731
         tx = optax.chain(tx, optax.stateless(scale))
     return tx, rate
 
@@ -250,9 +223,9 @@ def trained(params: Any, freeze: str | None, train: str | None) -> Any:
     if freeze and train:
         raise config.ConfigError("set optim.freeze or optim.train, not both")
     if train:
-        return matches(train, params, "optim.train")
+        return trees.matches(train, params, "optim.train")
     if freeze:
-        found = matches(freeze, params, "optim.freeze")
+        found = trees.matches(freeze, params, "optim.freeze")
         return jax.tree.map(lambda match: not match, found)
     return None
 
@@ -309,14 +282,14 @@ def make(
     base, rate = bound[""](params, total)
     transforms = {"": base}
     for pattern, own in groups:
-        matches(pattern, params, "optim.groups")
+        trees.matches(pattern, params, "optim.groups")
         where = f"optim.groups {pattern}"
         bound[pattern] = config.bind(where, group, {**settings, **own})
         transforms[pattern], _ = bound[pattern](params, total)
     trainable = trained(params, freeze, train)
     if trainable is not None:
         transforms["frozen"] = optax.set_to_zero()
-    learns = dict(zip(paths(params), jax.tree.leaves(trainable), strict=False))
+    learns = dict(zip(trees.paths(params), jax.tree.leaves(trainable), strict=False))
     duration = duration or functools.partial(config.duration, total=total)
     begins = unfreezing.starts(params, unfreeze, duration)
 
@@ -332,7 +305,7 @@ def make(
             transforms[late] = unfreezing.held(bound[own](params, total, at)[0], at)
         return late
 
-    tx, labels = base, by_path(label, params)
+    tx, labels = base, trees.by_path(label, params)
     if len(transforms) > 1:
         tx = optax.partition(transforms, labels)
     if adalora:

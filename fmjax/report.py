@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,24 +19,11 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fmjax import files
 from fmjax import step as stepping
 from fmjax.config import ConfigError
 from fmjax.reporting import trackers
 from fmjax.step import Sums
-
-
-def replace(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that it is the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".writing")
-    scratch.write_text(text, "utf-8")
-    os.replace(scratch, path)
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """`replace` with JSON; NaN is refused."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    replace(path, text + "\n")
 
 
 class Report:
@@ -74,7 +60,7 @@ class Report:
         last = lambda line: start if "lr" in line else min(start, evaluated)  # noqa: E731
         event = lambda line: any(key.startswith("event/") for key in line)  # noqa: E731
         kept = [json.dumps(x) + "\n" for x in lines if event(x) or x["step"] <= last(x)]
-        replace(self.path, "".join(kept))
+        files.replace(self.path, "".join(kept))
         opened = trackers.start(log, workdir, settings)
         self.trackers = [track for track, _ in opened]
         self.endings = [end for _, end in opened]

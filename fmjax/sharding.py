@@ -21,7 +21,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from fmjax.config import ConfigError, suggest
-from fmjax.optim import paths
+from fmjax.trees import paths
 
 Rules = str | Sequence[tuple[str, Any]]
 PRESETS = ("replicate", "fsdp", "tensor", "fsdp+tensor")

@@ -34,7 +34,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import IO, Any
 
-from fmjax import cli, config, report
+from fmjax import cli, config, files, report
 from fmjax.search import ranges, study
 
 TRAIN = (sys.executable, "-m", "fmjax.train")
@@ -104,7 +104,7 @@ def claim(folder: pathlib.Path, given: Mapping[str, Any]) -> None:
     """
     path = folder / "sweep.json"
     if not path.is_file():
-        report.write_json(path, dict(given))
+        files.write_json(path, dict(given))
         return
     old = json.loads(path.read_text("utf-8"))
     changed = [

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from fmjax import checkpoint as checkpoints
-from fmjax import cli, config, sharding, watching
+from fmjax import cli, config, files, sharding, watching
 from fmjax import optim as optimizers
 from fmjax import parallel as devices
 from fmjax import report as reports
@@ -305,7 +305,7 @@ def run(
     result = {"status": "done" if over else "stopped", "step": done, "steps": total}
     result |= progress | cost
     if over and jax.process_index() == 0:
-        reports.write_json(workdir / "result.json", result)
+        files.write_json(workdir / "result.json", result)
     return result
 
 

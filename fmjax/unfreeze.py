@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fmjax import config, optim
+from fmjax import config, trees
 
 
 class Held(NamedTuple):
@@ -37,12 +37,12 @@ def starts(
     """
     found: dict[str, int] = {}
     for pattern, text in rules:
-        optim.matches(pattern, params, "optim.unfreeze")
+        trees.matches(pattern, params, "optim.unfreeze")
         at = duration(text, f"optim.unfreeze {pattern}")
-        for path in optim.paths(params):
+        for path in trees.paths(params):
             if re.search(pattern, path):
                 found.setdefault(path, at)
-    if found and min(found.get(path, 0) for path in optim.paths(params)) > 0:
+    if found and min(found.get(path, 0) for path in trees.paths(params)) > 0:
         raise config.ConfigError(
             "optim.unfreeze: every parameter waits; leave out the last layer's, which "
             "is trained from the start"
@@ -70,7 +70,7 @@ def waiting(begins: dict[str, int]) -> optax.GradientTransformation:
     """Zeroes gradients until a path's step has come: for what looks at all."""
 
     def update(updates, state, params=None):
-        on = optim.by_path(lambda path: state.step >= begins.get(path, 0), updates)
+        on = trees.by_path(lambda path: state.step >= begins.get(path, 0), updates)
         still = lambda u, on: jnp.where(on, u, jnp.zeros_like(u))  # noqa: E731
         return jax.tree.map(still, updates, on), Held(state.step + 1)
 

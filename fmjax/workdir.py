@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax import checkpoint, config, optim, parallel, report, step
+from fmjax import checkpoint, config, files, optim, parallel, step
 from fmjax.data import batches
 from fmjax.keeping import provenance
 from fmjax.start import frozen
@@ -81,8 +81,8 @@ def claim(
         "runs": [*runs, provenance.record(workdir)],
     }
     if parts.tokenizer is not None:
-        report.replace(workdir / "tokenizer.json", parts.tokenizer.to_str(pretty=True))
-    report.write_json(path, record)
+        files.replace(workdir / "tokenizer.json", parts.tokenizer.to_str(pretty=True))
+    files.write_json(path, record)
     return None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from fmjax import optim
+from fmjax import optim, trees
 from fmjax.config import ConfigError
 
 LR = 0.1
@@ -160,7 +160,7 @@ class TestOptimizers:
             walk(make(name=name, weight_decay=w), 1)[0][0] for w in (0, 1)
         )
         for path, a, b in zip(
-            optim.paths(plain), *map(jax.tree.leaves, (plain, decayed)), strict=True
+            trees.paths(plain), *map(jax.tree.leaves, (plain, decayed)), strict=True
         ):
             if path != "head/kernel" or name != "muon":  # not a matrix: Adam's share
                 assert np.array_equal(a, b) == path.endswith(("bias", "scale")), path
@@ -171,7 +171,7 @@ class TestOptimizers:
             for w in (0, 1)
         )
         for path, a, b in zip(
-            optim.paths(plain), *map(jax.tree.leaves, (plain, decayed)), strict=True
+            trees.paths(plain), *map(jax.tree.leaves, (plain, decayed)), strict=True
         ):
             assert np.allclose(a, b) == path.startswith(("layer", "head")), path
 
@@ -326,8 +326,8 @@ SGD = {"name": "sgd", "momentum": 0.0}
 
 class TestPatterns:
     def test_paths(self):
-        assert optim.paths(PARAMS)[:3] == ["embed/table", "head/bias", "head/kernel"]
-        assert optim.paths({"a": [1, (2, 3)]}) == ["a/0", "a/1/0", "a/1/1"]
+        assert trees.paths(PARAMS)[:3] == ["embed/table", "head/bias", "head/kernel"]
+        assert trees.paths({"a": [1, (2, 3)]}) == ["a/0", "a/1/0", "a/1/1"]
 
     def test_groups_have_their_own_settings_and_the_first_match_wins(self):
         groups = (

@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from fmjax import optim, parallel, step
+from fmjax import optim, parallel, step, trees
 from fmjax.config import ConfigError
 from fmjax.objectives import classify
 
@@ -244,7 +244,7 @@ class TestRules:
         want = {"layer0/kernel": P("data", "model"), "head/kernel": P(None, ("model",))}
         seen = []
         for path, leaf, place in zip(
-            optim.paths(state.opt_state),
+            trees.paths(state.opt_state),
             *map(jax.tree.leaves, (state.opt_state, placed.opt_state)),
             strict=True,
         ):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax import parallel, report
+from fmjax import files, parallel, report
 from fmjax.config import ConfigError
 from fmjax.costs import account
 from fmjax.train import Log
@@ -297,7 +297,7 @@ class TestPage:
             made.train(step, sums(step), rows=1, lr=0.1, flush=False)
         made.evaluation(2, {"validation/loss": 2.5, "validation/nothing": math.nan})
         made.close()
-        report.write_json(tmp_path / "config.json", {"config": {"seed": 12345}})
+        files.write_json(tmp_path / "config.json", {"config": {"seed": 12345}})
         html = report.write_page(tmp_path).read_text("utf-8")
         assert "<svg" in html
         for text in ("train/loss", "validation/loss", "12345"):
@@ -317,7 +317,7 @@ class TestFiles:
         self, tmp_path, monkeypatch
     ):
         path = tmp_path / "deep" / "a.json"
-        report.write_json(path, {"α": [1, None]})
+        files.write_json(path, {"α": [1, None]})
         assert path.read_text("utf-8") == '{\n  "α": [\n    1,\n    null\n  ]\n}\n'
 
         def broken(*args):
@@ -325,10 +325,10 @@ class TestFiles:
 
         monkeypatch.setattr(os, "replace", broken)
         with pytest.raises(OSError, match="disk full"):
-            report.write_json(path, {})
+            files.write_json(path, {})
         assert json.loads(path.read_text("utf-8")) == {"α": [1, None]}
 
     def test_nan_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="JSON compliant"):
-            report.write_json(tmp_path / "a.json", {"a": np.nan})
+            files.write_json(tmp_path / "a.json", {"a": np.nan})
         assert os.listdir(tmp_path) == []

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from fmjax import checkpoint, config, optim
+from fmjax import checkpoint, config, optim, trees
 from fmjax.interop import names
 from fmjax.train import prepare
 from tests import runs
@@ -40,7 +40,7 @@ def late(at, rate, settings):
 
 
 def decayed(tree):
-    return optim.by_path(lambda path: not path.endswith(("bias", "scale")), tree)
+    return trees.by_path(lambda path: not path.endswith(("bias", "scale")), tree)
 
 
 @pytest.mark.parametrize("case", CASES)

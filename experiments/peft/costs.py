@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from experiments.arms import say
-from fmjax import parallel, report, train
+from fmjax import files, parallel, train
 from fmjax.costs import account
 
 
@@ -96,6 +96,6 @@ def against(
                 "rounds": rounds,
             }
         )
-        report.write_json(path, found)
+        files.write_json(path, found)
         say(f"  {name}: {found[name]['seconds_ratio']:.2f} of full fine-tuning's time")
     return found

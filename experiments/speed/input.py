@@ -27,7 +27,7 @@ from PIL import Image
 
 from experiments.arms import fit, say
 from experiments.speed import pillow_loop as loop
-from fmjax import cli, config, report
+from fmjax import cli, config, files, report
 from fmjax.data import vocabulary
 from fmjax.data.batches import Batches
 from fmjax.data.inputs import image, image_mask, image_text, two_views
@@ -323,7 +323,7 @@ def main() -> int:
     ran = {k: made[k] for k in ("commit", "uncommitted", "packages", "devices")}
     ran |= {"cores": os.cpu_count(), "load": [load, os.getloadavg()[1]]}
     text = "".join(json.dumps(line | ran) + "\n" for line in lines)
-    report.replace(root / "results.jsonl", text)
+    files.replace(root / "results.jsonl", text)
     for line in lines:
         name = line.get("pipeline") or line["trained"]
         if "input_wait" in line:

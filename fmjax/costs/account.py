@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fmjax import parallel
-from fmjax.optim import paths
+from fmjax.trees import paths
 
 
 def parameter_table(params: Any) -> str:

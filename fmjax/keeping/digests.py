@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from fmjax.optim import paths
+from fmjax.trees import paths
 
 FILE = "digests.json"
 # Beside the items, written after all the rest; nothing that is restored is in them.

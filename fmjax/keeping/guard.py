@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from fmjax import config, report, step
+from fmjax import config, files, step
 
 POLICIES = ("abort", "skip", "rollback")
 WINDOW, ENOUGH = 64, 16  # losses that a spike is compared with; fewer are too few
@@ -176,6 +176,6 @@ def go_back(workdir: pathlib.Path, bad: int, to: int, limit: int) -> Skips:
     new = Skips(before.rollbacks + 1, (*kept, (to, by)))
     multihost_utils.sync_global_devices("every process has read skipped.json")
     if jax.process_index() == 0:
-        report.write_json(workdir / "skipped.json", new._asdict())
+        files.write_json(workdir / "skipped.json", new._asdict())
     multihost_utils.sync_global_devices("skipped.json is written")
     return new

@@ -24,7 +24,7 @@ from typing import Any
 
 import jax
 
-from fmjax import config, report
+from fmjax import config, files
 from fmjax.keeping import guard
 
 EXIT = 69  # EX_UNAVAILABLE of sysexits.h
@@ -44,7 +44,7 @@ class Peers:
         self.ticks += 1
         mine: dict[str, Any] = {"step": step, "ended": ended, "ticks": self.ticks}
         mine |= {"pid": os.getpid(), "host": platform.node(), "at": time.time()}
-        report.write_json(self.folder / f"{self.rank}.json", mine)
+        files.write_json(self.folder / f"{self.rank}.json", mine)
 
     def look(self) -> None:
         """Reads what the others say."""

@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from fmjax import report
+from fmjax import files
 from fmjax.config import ConfigError, suggest
 from fmjax.reporting import figures
 
@@ -142,14 +142,14 @@ def write(folder: pathlib.Path, record: Mapping[str, Any], study: Any) -> dict:
     counts = {state: states.count(state) for state in dict.fromkeys(states)}
     top = best(rows, record["higher"])
     whole = {**record, "counts": counts, "best": top, "trials": rows}
-    report.write_json(folder / "study.json", whole)
+    files.write_json(folder / "study.json", whole)
     return whole
 
 
 def draw(folder: pathlib.Path, whole: Mapping[str, Any]) -> None:
     """Writes study.svg; nothing where no trial has a value."""
     if whole["best"] is not None:
-        report.replace(folder / "study.svg", figures.standalone(figure(whole)))
+        files.replace(folder / "study.svg", figures.standalone(figure(whole)))
 
 
 def figure(whole: Mapping[str, Any]) -> str:

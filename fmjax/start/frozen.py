@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from fmjax import config, optim, parallel, report, transforms
+from fmjax import config, files, parallel, transforms, trees
 from fmjax.start import init_from as initial
 
 
@@ -72,7 +72,7 @@ def digest(params: Any, trainable: Any) -> str:
     """SHA-256 over the paths, shapes and bits of the frozen parameters."""
     found = hashlib.sha256()
     leaves = zip(jax.tree.leaves(params), jax.tree.leaves(trainable), strict=True)
-    for path, (leaf, on) in zip(optim.paths(params), leaves, strict=True):
+    for path, (leaf, on) in zip(trees.paths(params), leaves, strict=True):
         if not on:
             value = np.ascontiguousarray(parallel.gather(leaf))
             found.update(f"{path} {value.dtype} {value.shape}".encode())
@@ -89,7 +89,7 @@ def check(workdir: pathlib.Path, params: Any, trainable: Any) -> None:
     now = digest(params, trainable)
     if not path.is_file():
         if jax.process_index() == 0:
-            report.write_json(path, {"sha256": now})
+            files.write_json(path, {"sha256": now})
         return
     if json.loads(path.read_text("utf-8"))["sha256"] != now:
         raise config.ConfigError(

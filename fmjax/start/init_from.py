@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fmjax import checkpoint, optim
+from fmjax import checkpoint, trees
 from fmjax.config import ConfigError, blaming, suggest
 from fmjax.layers import patches
 from fmjax.start import resize
@@ -64,7 +64,7 @@ def init_from(
     """
     tree, left = read(net, path)
     tree = tree.get(collection, {})
-    found = dict(zip(optim.paths(tree), jax.tree.leaves(tree), strict=True))
+    found = dict(zip(trees.paths(tree), jax.tree.leaves(tree), strict=True))
     if skip:
         found = {path: v for path, v in found.items() if not re.search(skip, path)}
     found, origin = renamed(found, rename)
@@ -72,7 +72,7 @@ def init_from(
     if vocabulary and collection == "params":
         rows = resize.Rows(net, tokenizer, old_tokenizer or path)
 
-    own, leaves = optim.paths(params), []
+    own, leaves = trees.paths(params), []
     wrong: list[str] = []
     report: dict[str, Any] = {"loaded": [], "fresh": []}
     report |= {"renamed": {}, "resized": {}, "misshaped": {}}

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from fmjax import checkpoint, optim, report
+from fmjax import checkpoint, files, optim
 from fmjax.config import ConfigError
 from fmjax.keeping import digests, guard
 from fmjax.keeping.digests import Damaged
@@ -98,7 +98,7 @@ def initial(setup: Any, workdir: pathlib.Path, settings: Mapping[str, Any]) -> S
         for name, extras in made.extras.items():  # batch statistics come along
             more, loaded[name] = frozen.begin(extras, setup.parts, init_from, name)
             made = made._replace(extras=made.extras | {name: more})
-        report.write_json(workdir / "init_from.json", loaded)
+        files.write_json(workdir / "init_from.json", loaded)
     if setup.saving.trained_only:
         frozen.check(workdir, made.params, setup.trainable)
     return made

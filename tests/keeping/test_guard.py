@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax import checkpoint, cli, config, report, train
+from fmjax import checkpoint, cli, config, files, report, train
 from fmjax.data import batches
 from fmjax.keeping import guard
 from tests import runs
@@ -110,7 +110,7 @@ def test_rollback_goes_to_the_checkpoint_and_leaves_the_window_out(tmp_path, poi
     del poisoned[:]
     again = tmp_path / "again"
     runs.run(again, given, stop_at=to)
-    report.write_json(again / "skipped.json", skipped)
+    files.write_json(again / "skipped.json", skipped)
     runs.run(again, given)
     assert BAD not in poisoned[-4:]
     assert saved(again) == saved(tmp_path)

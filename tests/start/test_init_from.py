@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from experiments.hostile import torch_writer
-from fmjax import checkpoint, convert, interop, optim, parallel
+from fmjax import checkpoint, convert, interop, parallel, trees
 from fmjax.config import ConfigError
 from fmjax.data import vocabulary
 from fmjax.interop import names
@@ -39,7 +39,7 @@ class TestInitFrom:
         assert bits(found) == bits(want)
         nothing = {"renamed": {}, "resized": {}, "misshaped": {}}
         assert report == {
-            "loaded": optim.paths(want),
+            "loaded": trees.paths(want),
             "fresh": [],
             "unused": [],
             **nothing,

@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from configs.bert import peft
-from fmjax import checkpoint, config, evaluate, optim, train
+from fmjax import checkpoint, config, evaluate, optim, train, trees
 from tests import runs
 
 NAME = "configs/bert/peft.py"
@@ -35,7 +35,7 @@ def straight(base, tmp_path_factory):
 
 def leaves(folder):
     params = checkpoint.weights(folder)["params"]
-    return dict(zip(optim.paths(params), jax.tree.leaves(params), strict=True))
+    return dict(zip(trees.paths(params), jax.tree.leaves(params), strict=True))
 
 
 def test_what_is_trained_alone_is_saved(straight):
