@@ -1,6 +1,7 @@
 """The table of compiled configs: its rows can be asked for, and are asked for once."""
 
 import json
+import math
 import pathlib
 import sys
 
@@ -11,15 +12,10 @@ from fmjax import cli, config, parallel, train
 from fmjax.costs import stand_in
 
 ROWS = [(part, row) for part, rows in run.PARTS.items() for row in rows]
-CHIPS_OF = {"v5e": 1, "v5p": 1}
 
 
 def chips(topology):
-    kind, _, shape = topology.partition(":")
-    count = CHIPS_OF[kind]
-    for size in shape.split("x"):
-        count *= int(size)
-    return count
+    return math.prod(map(int, topology.partition(":")[2].split("x")))
 
 
 @pytest.mark.parametrize(("part", "row"), ROWS, ids=lambda x: getattr(x, "name", x))
@@ -31,10 +27,10 @@ def test_rows_are_settings_that_fit_their_slices(monkeypatch, part, row):
     config.bind("config", train.train, settings)
     for topology in row.topologies:
         laid = config.bind("parallel", parallel.plan, settings["parallel"])
-        plan = laid(chips(topology))
+        plan = laid(row.slices * chips(topology))
         parallel.check_batch(settings["batch_size"], plan, settings["accum"])
     counts = [chips(topology) for topology in row.topologies]
-    assert counts == sorted(counts), "the smallest slice is tried first"
+    assert counts == sorted(counts)[::-1], "the largest slice is tried first"
 
 
 def test_names_are_told_apart():
@@ -42,7 +38,7 @@ def test_names_are_told_apart():
     assert len(set(names)) == len(names)
 
 
-def test_slices_are_tried_until_one_fits(tmp_path, monkeypatch, capsys):
+def test_smaller_slices_are_tried_until_one_is_too_small(tmp_path, monkeypatch, capsys):
     calls = []
     told = {"parameters": 10**9, "batch_size": 64, "model_flops": 10**15}
     told |= {"capacity_bytes": 2**34, "compile_seconds": 60}
@@ -55,23 +51,24 @@ def test_slices_are_tried_until_one_fits(tmp_path, monkeypatch, capsys):
             return {"fits": False, "peak_bytes": 2**35} | told
         return {"fits": True, "peak_bytes": 2**33, "devices": 4} | told | fitted
 
-    row = run.Row("one", "a.py", ("v5e:2x2", "v5e:4x4", "v5e:8x8"))
+    row = run.Row("one", "a.py", ("v5e:4x4", "v5e:2x2", "v5e:1x1"))
+    other = run.Row("other", "a.py", ("v5e:8x8",))
     monkeypatch.setattr(run, "call", answer)
     monkeypatch.setattr(run.metadata, "version", lambda name: "1")
-    monkeypatch.setitem(run.PARTS, "fit", (row,))
+    monkeypatch.setitem(run.PARTS, "fit", (row, other))
     words = ["run", "--part", "fit", "--workdir", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", words)
     assert run.main() == 0
     assert run.main() == 0, "a second call finds everything done"
-    assert calls == [("one", "v5e:2x2"), ("one", "v5e:4x4")]
+    assert calls == [("one", "v5e:4x4"), ("other", "v5e:8x8"), ("one", "v5e:2x2")]
     lines = [
         json.loads(x) for x in (tmp_path / "results.jsonl").read_text().split("\n") if x
     ]
-    assert [line["fits"] for line in lines] == [False, True]
+    assert [line["fits"] for line in lines] == [True, True, False]
     printed = capsys.readouterr().out
     assert "| one | v5e:2x2 | 1,000 M | 64 | 32.0 / 16.0 | **no** | 1 |" in printed
     assert "| 8.0 / 16.0 | yes | 1 | 75% | 0.0 | 100, 200, 0 | 50% | 60 |" in printed
-    assert lines[1]["command"] == (
+    assert lines[0]["command"] == (
         "python -m fmjax.compile --config a.py --topology v5e:4x4 --tries 0"
     )
 

@@ -3,9 +3,10 @@
     pip install -e '.[experiments,tpu]'       (Linux; no TPU is needed)
     python -m experiments.scale.run [--part fit --part weak --part memory] [--only NAME]
 
-Each row is one or more calls of `fmjax compile`, the smallest slice first until one
-fits. results.jsonl has a line a call with its command; a call that is there is not made
-again. Then the figure is drawn. The calls take one to five minutes each on one core.
+Each row is one or more calls of `fmjax compile`, on smaller slices until one is too
+small: every row's first slice, then the second ones. results.jsonl has a line a call
+with its command; a call that is there is not made again. Then the figure is drawn. The
+calls take minutes each, on one core.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax")
 
 
 class Row(NamedTuple):
-    """One line of a table: a config, what is changed in it, and slices to try."""
+    """A config, what is changed in it, and slices to try, the largest first."""
 
     name: str
     config: str
     topologies: tuple[str, ...]
     changes: Mapping[str, Any] = {}  # dotted settings
+    slices: int = 1
 
 
 GPT, BERT, T5 = (
@@ -46,67 +48,73 @@ REMAT = {"model.scan": True, "model.remat": "full", "model.dtype": "bfloat16"}
 CUT = {"parallel.params": "fsdp"}
 # Batches are the paper's rounded to powers of two, and cut into microbatches, which
 # changes no number of a step. A vocabulary that 128 divides is GPT-2's, padded.
+PADDED = {"model.vocab_size": 50304}
+TENSOR = {
+    "parallel.params": "fsdp+tensor",
+    "parallel.mesh": (("data", -1), ("model", 8)),
+}
 FIT = (
+    Row("BERT large", f"{BERT}:large", ("v5e:2x2",), REMAT | {"accum": 4}),
+    Row(
+        "GPT-2 XL",
+        f"{GPT}:gpt2-xl",
+        ("v5e:2x2",),
+        PADDED | {"batch_size": 1024, "accum": 64},
+    ),
+    Row("ViT-L/16", IMAGENET.format("vit") + ":L/16", ("v5e:2x2",), REMAT | CUT),
+    Row(
+        "GPT-3 13B",
+        f"{GPT}:gpt3-13b",
+        ("v5p:2x2x1",),
+        PADDED | {"batch_size": 1024, "accum": 64},
+    ),
+    Row(
+        "GPT-3 175B",
+        f"{GPT}:gpt3-175b",
+        ("v5p:4x4x8", "v5p:4x4x4", "v5p:2x4x4"),
+        PADDED | TENSOR | {"batch_size": 1536, "accum": 6},
+    ),
+    Row(
+        "ViT-22B",
+        IMAGENET.format("vit") + ":22B/14",
+        ("v5p:2x2x2", "v5p:2x2x1"),
+        {"accum": 2},
+    ),
+    Row("ViT-G/14", IMAGENET.format("vit") + ":G/14", ("v5e:2x2",), {"accum": 8}),
     Row(
         "Transformer big",
         "configs/transformer/translation.py:big",
         ("v5e:2x2",),
         {"model.remat": "full", "batch_size": 256},
     ),
-    Row("BERT large", f"{BERT}:large", ("v5e:2x2",), REMAT | {"accum": 4}),
-    Row(
-        "ViT-L/16",
-        IMAGENET.format("vit") + ":L/16",
-        ("v5e:2x2",),
-        REMAT | CUT,
-    ),
-    Row(
-        "GPT-2 XL",
-        f"{GPT}:gpt2-xl",
-        ("v5e:2x2", "v5e:4x4"),
-        {"model.vocab_size": 50304, "batch_size": 1024, "accum": 64},
-    ),
-    Row(
-        "MAE ViT-H/14",
-        IMAGENET.format("mae") + ":H/14",
-        ("v5e:2x2", "v5e:4x4"),
-        {"accum": 4},
-    ),
-    Row(
-        "GPT-3 13B",
-        f"{GPT}:gpt3-13b",
-        ("v5p:2x2x1", "v5p:2x2x2"),
-        {"model.vocab_size": 50304, "batch_size": 1024, "accum": 64},
-    ),
-    Row(
-        "T5 11B",
-        f"{T5}:11b",
-        ("v5p:2x2x1", "v5p:2x2x2"),
-        {"accum": 16},
-    ),
-    Row("ResNet-50, batch 8,192", IMAGENET.format("resnet") + ":50",
-        ("v5e:4x4", "v5e:4x8"), {"batch_size": 8192}),
+    Row("MAE ViT-H/14", IMAGENET.format("mae") + ":H/14", ("v5e:2x2",), {"accum": 4}),
     Row(
         "CLIP ViT-L/14",
         "configs/clip/pairs.py:L/14",
-        ("v5e:8x8", "v5e:8x16"),
+        ("v5e:8x8", "v5e:4x8"),
         {"model.remat": "full"} | CUT,
     ),
+    Row("T5 11B", f"{T5}:11b", ("v5p:2x2x1",), {"accum": 16}),
     Row(
-        "ViT-22B",
-        IMAGENET.format("vit") + ":22B/14",
-        ("v5p:2x2x2", "v5p:2x2x4"),
-        {"accum": 2},
+        "ResNet-50, batch 8,192",
+        IMAGENET.format("resnet") + ":50",
+        ("v5e:4x8", "v5e:4x4"),
+        {"batch_size": 8192},
     ),
     Row(
-        "GPT-3 175B",
-        f"{GPT}:gpt3-175b",
-        ("v5p:4x4x4", "v5p:4x4x8"),
-        {"model.vocab_size": 50304, "batch_size": 1536, "accum": 6}
-        | {"parallel.params": "fsdp+tensor"}
-        | {"parallel.mesh": (("data", -1), ("model", 8))},
+        "GPT-2 XL on v6e",
+        f"{GPT}:gpt2-xl",
+        ("v6e:2x2",),
+        PADDED | {"batch_size": 1024, "accum": 32},
     ),
-)  # fmt: skip
+    Row(
+        "GPT-2 on two slices",
+        f"{GPT}:gpt2",
+        ("v5e:2x2",),
+        PADDED | {"batch_size": 64},
+        slices=2,
+    ),
+)
 
 # GPT-2 with 8 rows of 1,024 tokens on every chip.
 CHIPS = {4: "v5e:2x2", 16: "v5e:4x4", 64: "v5e:8x8", 256: "v5e:16x16"}
@@ -146,6 +154,7 @@ def command(row: Row, topology: str) -> list[str]:
     """The words of the call for a row on a slice."""
     flags = [f"--config.{key}={value}" for key, value in row.changes.items()]
     words = ["fmjax.compile", "--config", row.config, "--topology", topology, *flags]
+    words += ["--slices", str(row.slices)] if row.slices > 1 else []
     return [*words, "--tries", "0"]
 
 
@@ -170,25 +179,25 @@ def call(row: Row, topology: str, seconds: int) -> dict[str, Any]:
         return json.loads(file.read_text("utf-8"))
 
 
-def smallest(
-    part: str, row: Row, known: list[dict[str, Any]], seconds: int
-) -> Iterator[dict[str, Any]]:
-    """Lines for a row, one a slice, until it fits; those in `known` are not redone."""
-    for topology in row.topologies:
-        line = {"part": part, "row": row.name, "slice": topology}
-        line["command"] = shlex.join(["python", "-m", *command(row, topology)])
-        old = [one for one in known if one["command"] == line["command"]]
-        if old:
-            found = old[0]
-        else:
-            arms.say(f"{part}: {row.name} on {topology}")
-            versions = {name: metadata.version(name) for name in PACKAGES}
-            found = line | call(row, topology, seconds) | {"packages": versions}
-            for name in ("config", "topology", "loops"):
-                found.pop(name, None)
-            yield found
-        if found.get("fits"):
-            return
+def due(part: str, lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Row, str]]:
+    """(row, slice) to try: the first slice of every row, then the second of those that
+    fitted the first, and so on. lines: what is known, which may grow meanwhile.
+    """
+    rows = PARTS[part]
+    for depth in range(max(len(row.topologies) for row in rows)):
+        for row in rows:
+            slices = row.topologies[: depth + 1]
+            if len(slices) <= depth:
+                continue
+            known = {line["command"]: line["fits"] for line in lines}
+            told = [known.get(said(row, topology)) for topology in slices]
+            if told[-1] is None and all(told[:-1]):
+                yield row, slices[-1]
+
+
+def said(row: Row, topology: str) -> str:
+    """The call for a row on a slice as one types it."""
+    return shlex.join(["python", "-m", *command(row, topology)])
 
 
 def weak_scaling(lines: Sequence[Mapping[str, Any]]) -> str:
@@ -247,23 +256,29 @@ def main() -> int:
     )
     parser.add_argument("--part", action="append", choices=sorted(PARTS))
     parser.add_argument("--only", default="", help="rows whose names have this in them")
-    parser.add_argument("--seconds", type=int, default=600, help="for one call")
+    parser.add_argument("--seconds", type=int, default=1800, help="for one call")
     parser.add_argument("--workdir", type=pathlib.Path, default=ROOT)
     given = parser.parse_args()
     file = given.workdir / "results.jsonl"
     read = file.read_text("utf-8").splitlines() if file.exists() else []
     lines = [json.loads(line) for line in read]
     for part in given.part or PARTS:
-        for row in PARTS[part]:
+        for row, topology in due(part, lines):
             if given.only not in row.name:
                 continue
-            for line in smallest(part, row, lines, given.seconds):
-                if "error" in line:  # to be tried again
-                    arms.say(f"  {line['error']}")
-                    continue
-                lines.append(line)
-                with open(file, "a", encoding="utf-8") as out:
-                    out.write(json.dumps(line) + "\n")
+            arms.say(f"{part}: {row.name} on {topology}")
+            line = {"part": part, "row": row.name, "slice": topology}
+            line |= {"command": said(row, topology)}
+            line |= call(row, topology, given.seconds)
+            if "error" in line:  # to be tried again
+                arms.say(f"  {line['error']}")
+                continue
+            line |= {"packages": {name: metadata.version(name) for name in PACKAGES}}
+            for name in ("config", "topology", "loops"):
+                line.pop(name, None)
+            lines.append(line)
+            with open(file, "a", encoding="utf-8") as out:
+                out.write(json.dumps(line) + "\n")
     if sum(line["part"] == "weak" and bool(line.get("fits")) for line in lines) > 1:
         arms.drawing(given.workdir / "weak.svg", weak_scaling(lines))
     for part in given.part or PARTS:
