@@ -63,7 +63,9 @@ class Model(nn.Module):
         'span': logits [B, T, 2], start and end of an answer (section 4.2).
         'embed': [B, N, D] for inputs [B, N, T], or [B, D] for [B, T]: the mean over
             real tokens, of length 1 (Reimers and Gurevych 2019, section 3).
-    Logits are float32 whatever `dtype` is. An id outside its table gives nan.
+    Logits are float32 whatever `dtype` is. An id outside its table gives nan. With
+    logits=False, 'pretrain' and 'mlm' give the states [B, P, D] of which `read` makes
+    the masked-token logits.
     The encoder's parameters have the same paths under every head; the pooler is there
     for None, 'pretrain', 'classify' and 'choose'.
 
@@ -91,7 +93,13 @@ class Model(nn.Module):
     dtype: Dtype = "float32"
 
     @nn.compact
-    def __call__(self, inputs: Mapping[str, jax.Array], *, train: bool = False) -> Any:
+    def __call__(
+        self,
+        inputs: Mapping[str, jax.Array],
+        *,
+        train: bool = False,
+        logits: bool = True,
+    ) -> Any:
         self._check(inputs)
         several = inputs["tokens"].shape[:-1]
         if len(several) == 2:
@@ -127,7 +135,15 @@ class Model(nn.Module):
         drops = train and (self.dropout or self.attention_dropout)
         rng = self.make_rng("dropout") if drops else None
         x = stack(blocks, x, rng=rng, scan=self.scan, remat=self.remat, mask=attended)
-        return self._head(x, embed, inputs, several, train)
+        return self._head(x, embed, inputs, several, train, logits)
+
+    def read(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Logits [B, P, V] of the states that logits=False gives."""
+        del train  # nothing is dropped here
+        params = self.variables["params"]
+        return token_logits(
+            x, params["embed"]["tokens"]["embedding"], params["mlm"]["bias"]
+        )
 
     def _head(
         self,
@@ -136,6 +152,7 @@ class Model(nn.Module):
         inputs: Mapping[str, jax.Array],
         several: tuple[int, ...],
         train: bool,
+        logits: bool,
     ) -> Any:
         rate = self.dropout if self.head_dropout is None else self.head_dropout
         dropout = Dropout(rate)
@@ -147,10 +164,10 @@ class Model(nn.Module):
                 if "positions" in inputs:
                     x = jnp.take_along_axis(x, inputs["positions"][:, :, None], axis=1)
                 mlm = MaskedTokens(self.activation, self.eps, self.dtype, name="mlm")
-                logits = mlm(x, embed.tokens.embedding)
+                said = mlm(x, embed.tokens.embedding, logits)
                 if self.head == "mlm":
-                    return logits
-                return logits, dense(2, "float32", "nsp")(pooled)
+                    return said
+                return said, dense(2, "float32", "nsp")(pooled)
             case "classify":
                 pooled = dropout(pooled, train=train)
                 return dense(self.classes or 0, "float32", "classify")(pooled)
@@ -235,12 +252,20 @@ class MaskedTokens(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, table: jax.Array) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, table: jax.Array, logits: bool = True
+    ) -> jax.Array:
         x = dense(x.shape[-1], self.dtype, "dense")(x)
         x = activation(self.activation)(x)
         x = layer_norm(self.eps, self.dtype, "norm")(x)
+        if not logits:
+            return x
         bias = self.param("bias", nn.initializers.zeros, (table.shape[0],))
-        logits = jnp.einsum(
-            "bpd,vd->bpv", x, table.astype(x.dtype), preferred_element_type="float32"
-        )
-        return logits + bias
+        return token_logits(x, table, bias)
+
+
+def token_logits(x: jax.Array, table: jax.Array, bias: jax.Array) -> jax.Array:
+    """[B, P, D], the table [V, D] and a bias [V] to logits [B, P, V], float32."""
+    table = table.astype(x.dtype)
+    logits = jnp.einsum("bpd,vd->bpv", x, table, preferred_element_type="float32")
+    return logits + bias

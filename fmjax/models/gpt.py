@@ -54,7 +54,8 @@ class Model(nn.Module):
             the window; absent: one document;
         positions: int [B, T], in place of those above.
     Returns logits [B, T, V], float32 whatever `dtype` is, through the transposed token
-    embedding where `tied`. An id outside its table gives nan.
+    embedding where `tied`. An id outside its table gives nan. logits=False: the states
+    [B, T, D] of which `read` makes them.
 
     `prepare` and `decode` compute the same a few tokens at a time.
     Raises ValueError, when traced, where T exceeds max_length or shapes or dtypes
@@ -105,7 +106,11 @@ class Model(nn.Module):
             )
 
     def __call__(
-        self, inputs: Mapping[str, jax.Array], *, train: bool = False
+        self,
+        inputs: Mapping[str, jax.Array],
+        *,
+        train: bool = False,
+        logits: bool = True,
     ) -> jax.Array:
         tokens, mask = inputs["tokens"], inputs.get("mask")
         segments, positions = inputs.get("segments"), inputs.get("positions")
@@ -132,7 +137,8 @@ class Model(nn.Module):
             mask=attended,
             causal=True,
         )
-        return self._logits(x)
+        x = self.norm(x)
+        return self.read(x) if logits else x
 
     def prepare(
         self, inputs: Mapping[str, jax.Array], length: int
@@ -173,13 +179,14 @@ class Model(nn.Module):
         for block, own in zip(self._blocks(), cache, strict=True):
             x, new = block(x, mask=attended, cache=own, index=index)
             kept.append(new["own"])
-        return self._logits(x), tuple(kept)
+        return self.read(self.norm(x)), tuple(kept)
 
     def _blocks(self) -> list[Block]:
         return [getattr(self, f"layer{i}") for i in range(self.depth)]
 
-    def _logits(self, x: jax.Array) -> jax.Array:
-        x = self.norm(x)
+    def read(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Logits [B, T, V] of the states that logits=False gives."""
+        del train  # nothing is dropped here
         if not self.tied:
             return self.head(x)
         table = self.embed.tokens.embedding.astype(x.dtype)

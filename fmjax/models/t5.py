@@ -57,7 +57,7 @@ class Model(nn.Module):
             padding token).
     Returns logits [B, T, V], float32 whatever `dtype` is. Lengths are limited by
     max_length alone, since biases depend on distances. An id outside the table gives
-    nan.
+    nan. logits=False: the states [B, T, D] of which `read` makes them.
 
     `prepare` and `decode` compute the same a few target tokens at a time.
     Raises ValueError, when traced, where shapes or dtypes differ from the above.
@@ -106,7 +106,11 @@ class Model(nn.Module):
             )
 
     def __call__(
-        self, inputs: Mapping[str, jax.Array], *, train: bool = False
+        self,
+        inputs: Mapping[str, jax.Array],
+        *,
+        train: bool = False,
+        logits: bool = True,
     ) -> jax.Array:
         source, mask = self._encode(inputs, train)
         tokens = inputs["decoder_tokens"]
@@ -124,7 +128,8 @@ class Model(nn.Module):
             source=source,
             source_mask=mask,
         )
-        return self._logits(x, train)
+        x = self._last(x, train)
+        return self.read(x) if logits else x
 
     def prepare(self, inputs: Mapping[str, jax.Array], length: int) -> dict[str, Any]:
         """The encoded source and `length` empty slots; every leaf is [B, ...]."""
@@ -173,7 +178,7 @@ class Model(nn.Module):
                 index=index,
             )
             own.append(kept["own"])
-        return self._logits(x, train=False), cache | {"own": tuple(own)}
+        return self.read(self._last(x, train=False)), cache | {"own": tuple(own)}
 
     def _encode(
         self, inputs: Mapping[str, jax.Array], train: bool
@@ -194,11 +199,16 @@ class Model(nn.Module):
         )
         return self.drop(self.encoder_norm(x), train=train), attended
 
-    def _logits(self, x: jax.Array, train: bool) -> jax.Array:
+    def _last(self, x: jax.Array, train: bool) -> jax.Array:
         x = self.drop(self.decoder_norm(x), train=train)
         if self.tied if self.scale_output is None else self.scale_output:
             # The embedding's deviation is 1, so what multiplies it is made small.
             x = x * self.width**-0.5
+        return x
+
+    def read(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Logits [B, T, V] of the states that logits=False gives."""
+        del train  # nothing is dropped here
         if not self.tied:
             return self.head(x)
         table = self.embed.embedding.astype(x.dtype)

@@ -36,7 +36,8 @@ class Model(nn.Module):
         decoder_tokens: int [B, T], the targets shifted right by a start token.
     Returns next-token logits [B, T, V], float32 whatever `dtype` is, through the
     transposed embedding (section 3.4) and, with output_bias, a bias [V] (Marian). An
-    id outside the table gives nan.
+    id outside the table gives nan. logits=False: the states [B, T, D] of which `read`
+    makes them.
 
     layout: of sines and cosines in the positions, by turns ('interleaved', section
     3.5) or sines first ('halves': the authors' code, Marian). scale_embedding: by
@@ -88,7 +89,11 @@ class Model(nn.Module):
             self.bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
 
     def __call__(
-        self, inputs: Mapping[str, jax.Array], *, train: bool = False
+        self,
+        inputs: Mapping[str, jax.Array],
+        *,
+        train: bool = False,
+        logits: bool = True,
     ) -> jax.Array:
         source, mask = self._encode(inputs, train)
         tokens = inputs["decoder_tokens"]
@@ -103,7 +108,7 @@ class Model(nn.Module):
             source=source,
             source_mask=mask,
         )
-        return self._logits(x)
+        return self.read(x) if logits else x
 
     def prepare(self, inputs: Mapping[str, jax.Array], length: int) -> dict[str, Any]:
         """The encoded source and `length` empty slots; every leaf is [B, ...]."""
@@ -148,7 +153,7 @@ class Model(nn.Module):
                 index=index,
             )
             own.append(kept["own"])
-        return self._logits(x), cache | {"own": tuple(own)}
+        return self.read(x), cache | {"own": tuple(own)}
 
     def _encode(
         self, inputs: Mapping[str, jax.Array], train: bool
@@ -175,7 +180,9 @@ class Model(nn.Module):
         x += sinusoids(positions, self.width, self.layout).astype(x.dtype)
         return self.drop(x, train=train)
 
-    def _logits(self, x: jax.Array) -> jax.Array:
+    def read(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        """Logits [B, T, V] of the states that logits=False gives."""
+        del train  # nothing is dropped here
         table = self.embed.embedding.astype(x.dtype)
         logits = jnp.einsum("btd,vd->btv", x, table, preferred_element_type="float32")
         return logits + self.bias if self.output_bias else logits
