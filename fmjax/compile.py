@@ -18,7 +18,6 @@ are checked, over an abstract mesh.
 
 from __future__ import annotations
 
-import functools
 import inspect
 import json
 import math
@@ -35,7 +34,6 @@ import jax.numpy as jnp
 from fmjax import cli, config, parallel, train
 from fmjax.costs import account, chips, flops, hlo, stand_in
 from fmjax.costs.collectives import axes_of
-from fmjax.step import pure
 from fmjax.trees import paths
 
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "": 1}
@@ -90,7 +88,7 @@ def measure(
         "devices": plan.mesh.size,
         "batch_size": settings["batch_size"],
         "parameters": account.count(setup.state.params),
-        "model_flops": flops.count(plain(setup), setup.state, batch),
+        "model_flops": flops.count(account.plain(setup), setup.state, batch),
         "state_bytes": sum(map(_local, jax.tree.leaves(setup.state))),
         "largest_arrays": largest(setup.state, top),
     }
@@ -137,16 +135,6 @@ def measure(
         found |= {"capacity_bytes": chip.capacity, "seconds_at_least": times}
         found |= {"mfu_at_most": found["model_flops"] / peak}
     return found
-
-
-def plain(setup: train.Setup) -> Callable:
-    """The step of the same model that computes nothing twice: its own operations."""
-    net = setup.parts.net
-    if getattr(net, "remat", None) is None or not hasattr(net, "clone"):
-        return setup.step
-    return functools.partial(
-        inspect.unwrap(setup.step), apply=pure(net.clone(remat=None))
-    )
 
 
 def _local(leaf: Any) -> int:

@@ -21,7 +21,7 @@ from rich.progress import (
 
 from fmjax import files
 from fmjax import step as stepping
-from fmjax.config import ConfigError
+from fmjax.costs import clock as clocks
 from fmjax.reporting import trackers
 from fmjax.step import Sums
 
@@ -38,6 +38,8 @@ class Report:
         start: int,
         evaluated: int,
         settings: Mapping[str, Any],
+        cost: Mapping[str, Any],
+        clock: clocks.Clock,
     ):
         """log: train.Log. A tracker that fails is reported once and left alone.
 
@@ -49,7 +51,8 @@ class Report:
         self.path = pathlib.Path(workdir) / "metrics.jsonl"
         self.title, self.total, self.every = str(workdir), total, every
         self.window: list[Sums] = []
-        self.since, self.waited, self.said = time.monotonic(), 0.0, 0.0
+        self.said, self.clock, self.at = 0.0, clock, start
+        clock.open(start, cost)
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
         self.trackers: list[Any] = []
@@ -77,35 +80,33 @@ class Report:
 
     def wait(self, coming: Iterator[Any]) -> Any:
         """The next batch; the time until it is there counts as waiting for input."""
-        began = time.monotonic()
+        self.clock.mark("steps")
         batch = next(coming)
-        self.waited += time.monotonic() - began
+        self.clock.mark("input")
         return batch
 
     def train(self, step: int, sums: Sums, rows: int, lr: float, flush: bool) -> Sums:
         """A step's sums, brought to the host; writes a record if one is due."""
         self.window.append(sums := jax.device_get(sums))
+        self.clock.lap()
+        self.at = step
         if step % self.every and not flush:
             return sums
         means = stepping.means(stepping.add_sums(self.window))
-        spent = max(time.monotonic() - self.since, 1e-9)
-        speed = {
-            "examples_per_second": len(self.window) * rows / spent,
-            "input_wait": self.waited / spent,
-            "window": len(self.window),  # steps that the means are over
-        }
+        speed = self.clock.record(rows)
+        speed["window"] = len(self.window)  # steps that the means are over
         numbers = {f"train/{name}": value for name, value in means.items()}
         self.write(step, numbers | {"lr": lr} | speed)
         self.step(step, f"loss {means['loss']:.4f}")
         self.window.clear()
-        self.since, self.waited = time.monotonic(), 0.0
+        if self.lead:
+            self.clock.save(step)
         return sums
 
     def evaluation(self, step: int, numbers: Mapping[str, float]) -> None:
         self.write(step, numbers)
         losses = [f"{k} {v:.4f}" for k, v in numbers.items() if k.endswith("/loss")]
         self.say(f"{self.title} {step}/{self.total} {', '.join(losses)}")
-        self.since, self.waited = time.monotonic(), 0.0
 
     def step(self, step: int, note: str) -> None:
         """Moves the progress bar; where there is no terminal, a line now and then."""
@@ -157,8 +158,10 @@ class Report:
             self.bar.stop()
         for end in self.endings:
             self._try(end)
+        self.clock.mark("checkpoint")  # the last one is waited for
         if self.lead:
             self.file.close()
+            self.clock.save(self.at)
 
 
 def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -174,50 +177,13 @@ def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
     return lines
 
 
-def write_page(workdir: str | pathlib.Path) -> pathlib.Path:
-    """Writes report.html and report.json of a run: curves, last numbers, config."""
-    from fmjax.reporting import figures, page
-
-    folder, lines = pathlib.Path(workdir), read(workdir)
-    if not lines:
-        raise ConfigError(f"{workdir} has no records yet in metrics.jsonl")
-    record = json.loads((folder / "config.json").read_text("utf-8"))
-    found = dict.fromkeys(k for line in lines for k in line)
-    names = [name for name in found if name not in ("step", "window")]
-    values = {
-        name: [(x["step"], x[name]) for x in lines if x.get(name) is not None]
-        for name in names
-    }
-    values = {name: found for name, found in values.items() if found}
-    kinds = dict.fromkeys(name.rpartition("/")[2] for name in values)
-    drawn = []
-    for kind in kinds:
-        same = {
-            name: [([x for x, _ in points], [y for _, y in points])]
-            for name, points in values.items()
-            if name.rpartition("/")[2] == kind
-        }
-        drawn.append(page.figure(figures.curves(same, "step", kind), kind))
-    last = [{"name": n, "step": v[-1][0], "value": v[-1][1]} for n, v in values.items()]
-    sections = [
-        page.section("Curves", *drawn),
-        page.section(
-            "Last values",
-            page.table(
-                last, ["name", "step", page.column("value", "", ".5g")], "By name"
-            ),
-        ),
-        page.section("Config", page.code(json.dumps(record, indent=1))),
-    ]
-    return page.write(folder / "report.html", str(workdir), sections, data=record)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     from fmjax import cli
+    from fmjax.reporting import run_page
 
     parser = cli.parser("Writes report.html and report.json of a run into its workdir.")
     parser.add_argument("--workdir", required=True, help="a run's folder")
-    print(write_page(cli.parse(parser, argv).workdir))
+    print(run_page.write(cli.parse(parser, argv).workdir))
     return 0
 
 

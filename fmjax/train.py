@@ -26,7 +26,8 @@ from fmjax import parallel as devices
 from fmjax import report as reports
 from fmjax import step as stepping
 from fmjax import workdir as workdirs
-from fmjax.costs import account
+from fmjax.costs import account, trace
+from fmjax.costs import clock as clocks
 from fmjax.data import batches
 from fmjax.keeping import guard as guards
 from fmjax.keeping import lock, signals, watchdog
@@ -50,7 +51,12 @@ class Log(NamedTuple):
     mlflow: str | None = None  # experiment
 
 
-OWN = ("workdir", "dry_run", "stop_at")  # arguments of train that are no settings
+OWN = (
+    "workdir",
+    "dry_run",
+    "stop_at",
+    "profile",
+)  # arguments of train that are no settings
 
 
 class Setup(NamedTuple):
@@ -197,13 +203,15 @@ def train(
     seed: int = 0,
     dry_run: bool = False,
     stop_at: int | None = None,
+    profile: str | None = None,
 ) -> dict[str, Any]:
     """Trains, or goes on with, the run in `workdir`; returns its result.
 
     The signature is the schema of a config. `batch_size` is over all devices and
     microbatches. Parameters come from the workdir, then `init_from`, then chance. The
     result's `status` is 'done', 'stopped' (by a signal: call again to go on) or
-    'dry_run'. stop_at: a step to stop at as if by a signal.
+    'dry_run'. stop_at: a step to stop at as if by a signal. profile: steps
+    such as '10:15' whose trace goes to workdir/profile.
     Raises config.ConfigError, before anything is written, for a setting that is wrong,
     and where the workdir holds a run of other settings.
     """
@@ -211,13 +219,20 @@ def train(
     workdir, setup = pathlib.Path(workdir), prepare(settings)
     if dry_run:
         return account.dry_run(setup, batch_size)
-    with lock.held(workdir), watchdog.watching(workdir, setup.guard) as alive:
+    clock, tracing = clocks.Clock(workdir), trace.tracing
+    with (
+        tracing(workdir, profile, setup.each["all"]) as look,
+        lock.held(workdir),
+        watchdog.watching(workdir, setup.guard) as alive,
+    ):
         if result := workdirs.claim(workdir, settings, setup.parts):
             return result
         made = account.compiling(setup)
+        clock.mark("compile")
+        calls = (alive, look, clock)
         while True:
             try:
-                return run(workdir, settings, setup, stop_at, alive, *made)
+                return run(workdir, settings, setup, stop_at, *calls, *made)
             except guards.Rollback as back:
                 resume.go_back(workdir, setup, back.step)
 
@@ -228,6 +243,8 @@ def run(
     setup: Setup,
     stop_at: int | None,
     alive: Callable,
+    look: Callable,
+    clock: clocks.Clock,
     compiled: Any,
     cost: dict,
 ) -> dict[str, Any]:
@@ -238,8 +255,10 @@ def run(
     state, progress = resume.state(setup, store, workdir, settings)
     kept = functools.partial(resume.kept, setup)
     done = start = int(jax.device_get(state.step))
+    evaluated = progress["evaluated"]
     report = reports.Report(
-        workdir, setup.log, each["log"], total, start, progress["evaluated"], settings
+        *(workdir, setup.log, each["log"], total, start, evaluated, settings),
+        *(cost, clock),
     )
     report.say(
         f"{workdir}: {account.count(state.params):,} parameters, "
@@ -276,24 +295,30 @@ def run(
             if due and done > progress["evaluated"] and not stopped:
                 record(flush=True)
                 pending = None
-                params, numbers = watching.measure(run_eval, setup, state)
+                with clock.spending("evaluate", state.step):
+                    params, numbers = watching.measure(run_eval, setup, state)
                 report.evaluation(done, numbers)
                 progress, improved = watching.judge(
                     setup.watch, progress, numbers, done
                 )
                 if improved:
-                    store.save_best(done, kept(params), state.extras)
+                    with clock.spending("checkpoint", ()):
+                        store.save_best(done, kept(params), state.extras)
                 over = over or watching.gave_up(setup.watch, progress)
             if (
                 over
                 or stopped
                 or (each["save"] and done % each["save"] == 0 and done > start)
             ):
-                store.save(done, state._replace(params=kept(state.params)), progress)
+                with clock.spending("checkpoint", state.step):
+                    held = state._replace(params=kept(state.params))
+                    store.save(done, held, progress)
             if over or stopped:
                 break
             batch = report.wait(coming)
-            with jax.transfer_guard("disallow"):
+            look(done, state)
+            named = jax.profiler.StepTraceAnnotation("train", step_num=done)
+            with jax.transfer_guard("disallow"), named:
                 state, sums = compiled(state, batch)
             record()
             store.check()
@@ -316,12 +341,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dry_run", action="store_true", help="costs only; no training"
     )
+    parser.add_argument("--profile", help="trace steps, as 10:15, to WORKDIR/profile")
     given = cli.parse(parser, argv)
     if not given.workdir and not given.dry_run:
         parser.error("--workdir is needed, unless --dry_run")
     settings = config.load(given.config, given.overrides)
     config.bind("config", train, settings)
-    result = train(given.workdir, **settings, dry_run=given.dry_run)
+    own = {"dry_run": given.dry_run, "profile": given.profile}
+    result = train(given.workdir, **settings, **own)
     if result["status"] != "dry_run":
         print(json.dumps(result))
     return 75 if result["status"] == "stopped" else 0

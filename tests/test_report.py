@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import time
 import types
 
 import jax
@@ -13,7 +14,8 @@ import pytest
 
 from fmjax import files, parallel, report
 from fmjax.config import ConfigError
-from fmjax.costs import account
+from fmjax.costs import account, clock
+from fmjax.reporting import run_page
 from fmjax.train import Log
 
 
@@ -21,6 +23,7 @@ def open_report(workdir, log=None, **changes):
     fields = (
         dict(every=1, total=9, start=0, evaluated=0, settings={"seed": 0}) | changes
     )
+    fields |= {"cost": {}, "clock": clock.Clock(workdir)}
     return report.Report(workdir, log or Log(), **fields)
 
 
@@ -52,6 +55,7 @@ class TestLines:
         assert [x["lr"] for x in lines] == [0.5 / 2, 0.5 / 4, 0.5 / 5]
         assert all(x["examples_per_second"] > 0 for x in lines)
         assert all(0 <= x["input_wait"] <= 1 for x in lines)
+        assert all("mfu" not in x for x in lines), "no CPU's peak is known"
 
     def test_are_there_at_once(self, tmp_path):
         made = open_report(tmp_path)
@@ -71,14 +75,14 @@ class TestLines:
 
     def test_the_wait_for_input_is_counted(self, tmp_path):
         made = open_report(tmp_path)
-        assert made.wait(iter(["batch"])) == "batch"
-        made.waited = made.since = 0.0  # all of the time since was waiting
-        made.waited = 1e9
+        slow = (time.sleep(0.2) or "batch" for _ in range(1))
+        assert made.wait(slow) == "batch"
         made.train(1, sums(1), rows=1, lr=0.1, flush=False)
         made.close()
         (line,) = report.read(tmp_path)
-        assert line["input_wait"] > 1
-        assert (made.waited, made.window) == (0.0, [])
+        assert 0.5 < line["input_wait"] <= 1
+        assert line["p50/step_seconds"] >= 0.2
+        assert made.window == []
 
     def test_only_process_0_writes(self, tmp_path, monkeypatch, told):
         monkeypatch.setattr(jax, "process_index", lambda: 1)
@@ -298,9 +302,10 @@ class TestPage:
         made.evaluation(2, {"validation/loss": 2.5, "validation/nothing": math.nan})
         made.close()
         files.write_json(tmp_path / "config.json", {"config": {"seed": 12345}})
-        html = report.write_page(tmp_path).read_text("utf-8")
+        html = run_page.write(tmp_path).read_text("utf-8")
         assert "<svg" in html
-        for text in ("train/loss", "validation/loss", "12345"):
+        goodput = "steps: the goodput"
+        for text in ("train/loss", "validation/loss", "12345", goodput, "attempt"):
             assert text in html
         assert "validation/nothing" not in html
         record = json.loads((tmp_path / "report.json").read_text("utf-8"))
@@ -309,7 +314,7 @@ class TestPage:
     def test_without_a_record_says_so(self, tmp_path):
         open_report(tmp_path).close()
         with pytest.raises(ConfigError, match=r"has no records yet in metrics\.jsonl"):
-            report.write_page(tmp_path)
+            run_page.write(tmp_path)
 
 
 class TestFiles:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fmjax import parallel
+from fmjax.costs import chips, flops
+from fmjax.step import pure
 from fmjax.trees import paths
 
 
@@ -129,8 +134,22 @@ def compiling(setup: Any) -> tuple[Any, dict[str, float]]:
     began = time.monotonic()
     batch = parallel.like_batch(setup.sample, setup.plan)
     compiled = parallel.compile_step(setup.step, setup.state, batch, setup.plan)
-    seconds = time.monotonic() - began
-    return compiled, cost(compiled) | {"compile_seconds": seconds}
+    found = cost(compiled) | {"compile_seconds": time.monotonic() - began}
+    chip = chips.CHIPS.get(setup.plan.mesh.devices.flat[0].device_kind)
+    if chip:
+        found["model_flops"] = flops.count(plain(setup), setup.state, batch)
+        found["peak_flops"] = chip.flops * setup.plan.mesh.size
+    return compiled, found
+
+
+def plain(setup: Any) -> Callable:
+    """The step of the same model that computes nothing twice: its own operations."""
+    net = setup.parts.net
+    if getattr(net, "remat", None) is None or not hasattr(net, "clone"):
+        return setup.step
+    return functools.partial(
+        inspect.unwrap(setup.step), apply=pure(net.clone(remat=None))
+    )
 
 
 def dry_run(setup: Any, batch_size: int) -> dict[str, Any]:
