@@ -58,8 +58,8 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
     ]
     if attempts := clock.read(folder / "attempts.jsonl"):
         rows = [row | {"kind": WORDS[row["kind"]]} for row in clock.shares(attempts)]
-        columns = ["kind", page.column("seconds", "", ".1f")]
-        columns.append(page.column("share", "", ".1%"))
+        columns: list[str | page.Column] = ["kind", page.column("seconds", "", ".1f")]
+        columns += [page.column("share", "", ".1%")]
         title = f"Wall time of {len(attempts)} attempt(s)"
         sections.append(page.section("Time", page.table(rows, columns, title)))
     sections.append(page.section("Config", page.code(json.dumps(record, indent=1))))
