@@ -1,12 +1,14 @@
 """A public checkpoint becomes a run's folder, or a run becomes a public checkpoint.
 
 python -m fmjax.convert --from FOLDER --workdir runs/x        (or hf:org/name@revision)
-python -m fmjax.convert --workdir runs/x --to FOLDER [--dtype bfloat16]
+python -m fmjax.convert --workdir runs/x --to FOLDER [--dtype bfloat16] [--adapter]
 
 FOLDER is in Hugging Face's format: config.json, safetensors, a tokenizer. `predict`,
 `evaluate`, `generate` and init_from take the first command's result as any trained run.
 What it evaluates is that of --config FILE[:ARG], or rows of your own:
---config.data.path=mine-{split}.jsonl. transformers loads the second's as it is.
+--config.data.path=mine-{split}.jsonl. transformers loads the second's as it is: a run
+with LoRA, DoRA, AdaLoRA or (IA)^3 has these merged into its weights. --adapter writes
+what LoRA or DoRA trained alone, in the format of `peft`.
 """
 
 from __future__ import annotations
@@ -14,18 +16,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from fmjax import checkpoint, cli, config, files, interop
+from fmjax import checkpoint, cli, config, files, interop, optim, transforms
 from fmjax import workdir as workdirs
 from fmjax.data import tokenizer as tokenizers
 from fmjax.data import weights
-from fmjax.interop import safetensors, tokenizer_folder
+from fmjax.interop import peft, safetensors, tokenizer_folder
 from fmjax.keeping import provenance
+from fmjax.transforms import lora
 
 _TEXTS = dict(name="text", path="texts")  # a folder
 _ROWS = dict(name="records", path="{split}.jsonl")
@@ -108,28 +112,40 @@ def save(
     *,
     dtype: str = "float32",
     shard_bytes: int = safetensors.SHARD_BYTES,
+    adapter: bool = False,
 ) -> list[str]:
     """Writes a run's best weights, tokenizer and labels for transformers.
 
-    dtype, shard_bytes: as in `interop.save`. Returns the names of the files. Raises
-    ConfigError where there is no run or no weights, or the run has no public format.
+    dtype, shard_bytes: as in `interop.save`. adapter: what LoRA or DoRA trained alone,
+    for `peft`, instead. Returns the names of the files. Raises ConfigError where there
+    is no run or no weights, or the run has no public format.
     """
     run, folder = workdirs.open_run(workdir), pathlib.Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise config.ConfigError(f"{folder} is not empty; use another --to")
-    found, net = checkpoint.weights(workdir), run.parts.net
+    if (run.settings.get("checkpoint") or {}).get("trained_only"):
+        example = run.batches(run.parts.data("train").rows).example(0)
+        params, extras = run.weights(example)  # what was frozen comes from elsewhere
+    else:
+        found = checkpoint.weights(workdir)
+        params, extras = found["params"], found["extras"]
+    if adapter:
+        _save_adapter(run, params, folder)
+        return sorted(file.name for file in folder.iterdir())
+    with config.blaming("convert"):
+        net, params = transforms.merged(run.parts.net, params)
     settings: dict[str, Any] = {}
     if run.classes and getattr(net, "classes", None) == len(run.classes):
         settings["id2label"] = {str(i): name for i, name in enumerate(run.classes)}
         settings["label2id"] = {name: i for i, name in enumerate(run.classes)}
-    tokenizer, params = run.parts.tokenizer, found["params"]
+    tokenizer = run.parts.tokenizer
     with config.blaming("convert"):
         kind = interop.kind_of(net)
         ids = tokenizer_folder.ids(tokenizer, kind) if tokenizer else {}
         interop.save(
             folder,
             net,
-            {"params": params, **found["extras"]},
+            {"params": params, **extras},
             dtype=dtype,
             shard_bytes=shard_bytes,
             settings=settings | ids,
@@ -139,6 +155,31 @@ def save(
         if hasattr(net, "decode"):
             files.write_json(folder / "generation_config.json", ids)
     return sorted(file.name for file in folder.iterdir())
+
+
+def _save_adapter(run: workdirs.Run, params: Any, folder: pathlib.Path) -> None:
+    """The folder of `peft` with LoRA's parameters and the net's own that were trained.
+
+    Raises ConfigError where LoRA is not the run's one transform.
+    """
+    net = run.parts.net
+    if not isinstance(net, lora.Lora) or isinstance(net.net, transforms.Transformed):
+        raise config.ConfigError(
+            f"--adapter writes LoRA alone, and the run's transforms are "
+            f"{', '.join(run.settings['transforms'] or {}) or 'none'}"
+        )
+    asked = run.settings["optim"]
+    on = optim.trained(params, asked.get("freeze"), asked.get("train"))
+    learns = transforms.flatten(params if on is None else on)
+    own = [
+        re.escape(path)
+        for path in learns
+        if not net.owns(path) and (on is None or learns[path])
+    ]
+    base = (run.settings["init_from"] or {}).get("path", "")
+    with config.blaming("convert"):
+        whole = f"^({'|'.join(own)})$" if own else None
+        peft.save(folder, net, params, whole=whole, base=base)
 
 
 def fields(net: Any) -> dict[str, Any]:
@@ -233,6 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     into.add_argument("--config", help="FILE[:ARG]: objective, data and inputs")
     out = parser.add_argument_group("with --to")
     out.add_argument("--shard-bytes", type=int, default=safetensors.SHARD_BYTES)
+    out.add_argument("--adapter", action="store_true", help="LoRA alone, for peft")
     given = cli.parse(parser, argv)
     if jax.process_count() > 1:
         raise config.ConfigError("one process converts: start only one")
@@ -240,8 +282,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if given.config or given.overrides or given.classes or given.head != "auto":
             raise config.ConfigError("--to takes a run as it is: no --head, --config")
         options = dict(dtype=given.dtype, shard_bytes=given.shard_bytes)
-        files = save(given.workdir, given.to, **options)
-        print(json.dumps({"folder": given.to, "files": files}, indent=2))
+        written = save(given.workdir, given.to, adapter=given.adapter, **options)
+        print(json.dumps({"folder": given.to, "files": written}, indent=2))
         return 0
     base = config.load(given.config) if given.config else None
     found = load(

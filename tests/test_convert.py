@@ -13,10 +13,20 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from fmjax import checkpoint, cli, config, convert, evaluate, generate, interop, predict
+from fmjax import (
+    checkpoint,
+    cli,
+    config,
+    convert,
+    evaluate,
+    generate,
+    interop,
+    predict,
+    transforms,
+)
 from fmjax import workdir as workdirs
 from fmjax.data import vocabulary
-from fmjax.interop import names
+from fmjax.interop import names, peft
 from tests import runs
 from tests.golden import bert_cases
 
@@ -245,3 +255,48 @@ def test_a_run_without_a_public_format_is_refused(tmp_path):
         convert.save(tmp_path / "run", tmp_path / "public")
     assert not (tmp_path / "public").exists()
     assert "convert" in cli.VERBS
+
+
+def test_an_adapted_run_goes_out_merged_or_as_the_adapter_alone(tmp_path, capsys):
+    settings = runs.tiny("configs/bert/peft.py", steps="2 steps", optim__lr=0.3)
+    runs.run(tmp_path / "run", settings, parallel={"devices": 1})
+    run = workdirs.open_run(tmp_path / "run")
+    example = run.batches(run.parts.data("train").rows).example(0)
+    params, _ = run.weights(example)
+    feed = jax.tree.map(lambda x: np.asarray(x)[None], example["inputs"])
+    net = run.parts.net
+    expected = net.apply({"params": params}, feed)
+    flat = transforms.flatten(params)
+    assert any(p.endswith("lora_b") and np.abs(v).max() > 0 for p, v in flat.items())
+
+    assert convert.save(tmp_path / "run", tmp_path / "merged")
+    plain, variables = interop.load(tmp_path / "merged")
+    assert not isinstance(plain, transforms.Transformed)
+    np.testing.assert_allclose(plain.apply(variables, feed), expected, atol=1e-5)
+
+    words = ["--workdir", str(tmp_path / "run"), "--to", str(tmp_path / "lora")]
+    assert convert.main([*words, "--adapter"]) == 0
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert files == ["adapter_config.json", "adapter_model.safetensors"]
+    again, added = peft.load(tmp_path / "lora", net.net)
+    assert {p.split("/")[-1] for p in transforms.flatten(added)} == {
+        *("lora_a", "lora_b", "kernel", "bias")
+    }
+    # The base has another head, which is not what was trained.
+    base = {p: v for p, v in flat.items() if not net.owns(p) and "classify" not in p}
+    whole = transforms.join(transforms.unflatten(base), added)
+    np.testing.assert_allclose(
+        again.apply({"params": whole}, feed), expected, atol=1e-5
+    )
+
+
+def test_what_can_not_go_out_merged_or_alone_is_told(tmp_path):
+    settings = runs.tiny("configs/bert/peft.py", steps="1 step")
+    settings["transforms"] = {"adapter": {"width": 2}}
+    settings["optim"]["train"] = "classify|adapter_"
+    runs.run(tmp_path / "run", settings, parallel={"devices": 1})
+    with pytest.raises(config.ConfigError, match="'adapter' can't be merged"):
+        convert.save(tmp_path / "run", tmp_path / "public")
+    with pytest.raises(config.ConfigError, match="transforms are adapter"):
+        convert.save(tmp_path / "run", tmp_path / "public", adapter=True)
+    assert not (tmp_path / "public").exists()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
@@ -124,6 +125,24 @@ def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dicts of {path: leaf}."""
     return traverse_util.unflatten_dict(dict(flat), sep="/")
+
+
+def merged(net: Any, params: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(the net below all transforms, its parameters): the same function of inputs.
+
+    Raises ValueError where a transform computes what no weights of the net do.
+    """
+    if not isinstance(net, Transformed):
+        return net, params
+    below, params = merged(net.net, params)
+    merge = getattr(sys.modules[type(net).__module__], "merge", None)
+    if merge is None:
+        kind = type(net).__module__.rpartition(".")[2]
+        raise ValueError(
+            f"the transform {kind!r} can't be merged: it computes what no weights of "
+            "the net itself do; keep the run, or train one of lora, adalora and ia3"
+        )
+    return merge(dataclasses.replace(net, net=below), params)
 
 
 def split(net: Transformed, params: Mapping[str, Any]) -> tuple[Any, Any]:

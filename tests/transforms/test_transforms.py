@@ -147,6 +147,22 @@ def test_transforms_stack():
         transforms.join(again, added)
 
 
+def test_merged_stacks_compute_the_same_and_what_has_no_weights_is_told():
+    net, inputs = NETS["bert"], INPUTS["bert"]
+    stack = ia3.transform(lora.transform(adalora.transform(net, rank=2), rank=3))
+    params = stirred(started(stack, "bert"))["params"]
+    plain, merged = transforms.merged(stack, params)
+    assert plain is net
+    shapes = jax.tree.map(np.shape, started(net, "bert")["params"])
+    assert jax.tree.map(np.shape, merged) == shapes
+    expected = stack.apply({"params": params}, inputs)
+    assert close(expected, plain.apply({"params": merged}, inputs))
+    assert transforms.merged(net, merged) == (net, merged)
+    for kind in ("houlsby", "prefix", "prompt"):
+        with pytest.raises(ValueError, match=r"transform '\w+' can't be merged"):
+            transforms.merged(MAKE[kind](net), {})
+
+
 def test_unmerged_kernels_are_those_from_before_to_a_rounding_error():
     net = MAKE["lora"](NETS["bert"])
     params = stirred(started(net, "bert"))["params"]
