@@ -161,14 +161,24 @@ def test_the_figure_has_a_panel_for_each_field():
 
 
 # Trains nothing, but keeps to what a run does: it writes its evaluations a line each,
-# saves and exits with 75 when it is told to stop, and goes on where it was.
+# saves and exits with 75 when it is told to stop, and goes on where it was. With `heard`
+# it waits until the sweep has each of them: on a busy machine it would be done before.
 TRAINER = """
-import json, math, os, pathlib, signal, sys, time
+import contextlib, json, math, os, pathlib, signal, sqlite3, sys, time
 flags = dict(word.removeprefix("--config.").split("=") for word in sys.argv[1:]
              if "=" in word)
 folder = pathlib.Path(sys.argv[sys.argv.index("--workdir") + 1])
 lr, slow = float(flags["optim.lr"]), float(flags["slow"])
-came = []
+heard = flags["heard"] == "True"
+database = f"file:{folder.parent.parent / 'study.db'}?mode=ro"
+known = (
+    "SELECT COUNT(*) FROM trial_intermediate_values v JOIN trials t "
+    "ON v.trial_id = t.trial_id WHERE t.number = ?"
+)
+def count():
+    with contextlib.closing(sqlite3.connect(database, uri=True)) as reader:
+        return reader.execute(known, (int(folder.name),)).fetchone()[0]
+came, parent = [], os.getppid()
 signal.signal(signal.SIGTERM, lambda *_: came.append(1))
 (folder / "starts").open("a").write(f"{os.getpid()} {lr}\\n")
 if lr > 0.05:
@@ -185,6 +195,8 @@ for number in range(done + 1, 7):
     with path.open("a") as file:
         file.write(json.dumps({"step": number, "validation/loss": value}) + "\\n")
     saved.write_text(str(number))
+    while heard and not came and count() < number and os.getppid() == parent:
+        time.sleep(0.02)
 time.sleep(slow)
 if came:
     sys.exit(75)
@@ -211,9 +223,10 @@ def trials(tmp_path):
     driver = tmp_path / "driver.py"
     driver.write_text(DRIVER.format(trainer=str(tmp_path / "trainer.py")))
 
-    def start(name, *flags, slow=0.03):
+    def start(name, *flags, slow=0.03, heard=False):
         words = ["--config", CONFIG, "--study", str(tmp_path / name), *flags]
         words += ["--search.optim.lr=log:1e-5:1e-1", f"--config.slow={slow}"]
+        words += [f"--config.heard={heard}"]
         process = subprocess.Popen(
             [sys.executable, str(driver), *words],
             env=os.environ | {"PYTHONPATH": str(runs.ROOT)},
@@ -309,10 +322,10 @@ def test_a_study_that_was_killed_in_every_way_is_the_one_that_was_not(trials, tm
 
 def test_workers_prune_and_failures_are_told(trials, tmp_path):
     flags = ("--trials", "14", "--workers", "3", "--sampler", "random", "--seed", "5")
-    process = trials("many", *flags)
+    process = trials("many", *flags, heard=True)
     many = tmp_path / "many"
     until(lambda: evaluated(many, 0) >= 1, process)
-    second = trials("many", *flags)
+    second = trials("many", *flags, heard=True)
     code, _, err = finish(second)
     assert code == 2
     assert f"another sweep is running in {many}" in err
@@ -340,7 +353,7 @@ def test_workers_prune_and_failures_are_told(trials, tmp_path):
     assert "optim.lr" in svg
     assert out.splitlines()[0].strip() == "validation/loss, best first"
     # Another study in the same folder is refused, with what differs.
-    code, _, err = finish(trials("many", *flags[:-1], "6"))
+    code, _, err = finish(trials("many", *flags[:-1], "6", heard=True))
     assert code == 2
     assert "seed: 5 there, 6 now" in err
 
