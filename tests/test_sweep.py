@@ -161,8 +161,8 @@ def test_the_figure_has_a_panel_for_each_field():
 
 
 # Trains nothing, but keeps to what a run does: it writes its evaluations a line each,
-# saves and exits with 75 when it is told to stop, and goes on where it was. With `heard`
-# it waits until the sweep has each of them: on a busy machine it would be done before.
+# saves and exits with 75 when told to stop, and goes on where it was. With `heard` it
+# waits until the sweep has each of them: on a busy machine it would be done before.
 TRAINER = """
 import contextlib, json, math, os, pathlib, signal, sqlite3, sys, time
 flags = dict(word.removeprefix("--config.").split("=") for word in sys.argv[1:]
