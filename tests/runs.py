@@ -1,6 +1,8 @@
 """What tests of whole runs share: tiny configs, and a run that stops on its own."""
 
+import os
 import pathlib
+import re
 
 from fmjax import config, report
 from fmjax.train import train
@@ -22,6 +24,11 @@ def tiny(name: str, **overrides) -> dict:
             if name in settings["model"]:
                 settings["model"][name] = 0.0
     return settings
+
+
+def flags(devices: int) -> str:
+    """XLA_FLAGS as here, with another number of simulated devices."""
+    return re.sub(r"(device_count)=\d+", rf"\1={devices}", os.environ["XLA_FLAGS"])
 
 
 def run(workdir, settings, stop_at=None, **changes) -> dict:

@@ -14,14 +14,13 @@ import pytest
 from fmjax import report
 from tests import runs
 
-QUICK = "--xla_backend_optimization_level=0"
 CONFIG = f"{runs.ROOT}/configs/cnn/fashion_mnist.py:tiny"
 
 
 def command(workdir, *flags, devices=1):
     """(argv, environment) of a training process with its own simulated devices."""
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} {QUICK}",
+        "XLA_FLAGS": runs.flags(devices),
         "PYTHONPATH": str(runs.ROOT),
     }
     argv = [sys.executable, "-m", "fmjax.train", "--config", CONFIG]

@@ -389,10 +389,7 @@ def test_devices_are_dealt_out_to_workers(monkeypatch):
 
 
 def test_a_real_sweep_of_real_runs(tmp_path, monkeypatch, capsys):
-    quick = (
-        "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
-    )
-    monkeypatch.setenv("XLA_FLAGS", quick)
+    monkeypatch.setenv("XLA_FLAGS", runs.flags(1))
     monkeypatch.setenv("PYTHONPATH", str(runs.ROOT))
     folder = tmp_path / "study"
     flags = ["--config", CONFIG, "--study", str(folder), "--workers", "2"]
