@@ -4,8 +4,8 @@ import os
 import pathlib
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Compiling, not computing, is what tests of tiny shapes wait for: LLVM leaves the code as
-# it is, made directly (a third of the time that MLIR takes), in one piece.
+# Compiling, not computing, is what tests of tiny shapes wait for. LLVM leaves the code
+# as it is, and it is made directly, not by way of MLIR: a third of the time.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
