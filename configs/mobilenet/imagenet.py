@@ -42,6 +42,8 @@ def get_config(arg: str = "1.0") -> ConfigDict:
         c.data = dict(name="synthetic_images", size=32, shape=(32, 32, 3))
         c.inputs.size = 32
         c.model = dict(name="mobilenet", width=0.05, divisor=2, head=8, dropout=0.0)
+        # No expansion; stride 2, and a shortcut after it; other channels.
+        c.model.stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 96, 1, 1))
         c.model.classes = None
         c.batch_size, c.steps = 16, "4 steps"
         c.evaluate.every, c.log.every = "2 steps", "1 step"

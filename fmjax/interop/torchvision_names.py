@@ -127,7 +127,7 @@ def _mobilenet_names(net: Any, naming: str) -> tuple[list[Layer], list[Entry]]:
     timm = naming == "timm"
     stem = ("conv_stem", "bn1") if timm else ("features.0.0", "features.0.1")
     layers, number = [(*stem, "stem")], 0
-    for stage, (expansion, _, repeats, _) in enumerate(mobilenet.STAGES):
+    for stage, (expansion, _, repeats, _) in enumerate(net.stages):
         for i in range(repeats):
             number += 1
             if timm:

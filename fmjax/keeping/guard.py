@@ -78,7 +78,10 @@ def finite_only(train_step: Callable) -> Callable:
         floating = [
             x for x in jax.tree.leaves(seen) if jnp.issubdtype(x.dtype, jnp.floating)
         ]
-        good = jnp.stack([jnp.isfinite(x).all() for x in floating]).all()
+        # The number of bad arrays, as a product: a sum would be merged into, and so be
+        # computed again for, each of thousands of choices, and compiled as often.
+        bad = jnp.stack([~jnp.isfinite(x).all() for x in floating]).astype(jnp.float32)
+        good = bad @ bad == 0
         choose = lambda a, b: jnp.where(good, a, b)  # noqa: E731
         kept = jax.tree.map(choose, new._replace(step=state.step), state)
         skipped = {"skipped": (1.0 - good.astype(jnp.float32), jnp.ones(()))}

@@ -74,7 +74,8 @@ class Model(nn.Module):
     inputs: [B, H, W, C], floating. Returns logits [B, classes], float32; with
     features=True the pooled features [B, F], float32, in their place. width multiplies
     all channels, and those of the head where it is above 1; `divisor` is what they are
-    multiples of. frozen_norm keeps the running statistics in training too.
+    multiples of. stages: as in table 2, fewer for a smaller net. frozen_norm keeps the
+    running statistics in training too.
 
     Raises ValueError, when traced, where inputs are not 4-dimensional or floating.
     """
@@ -84,6 +85,7 @@ class Model(nn.Module):
     divisor: int = 8
     head: int = 1280
     dropout: float = 0.2
+    stages: tuple[tuple[int, int, int, int], ...] = STAGES
     frozen_norm: bool = False
     dtype: Dtype = "float32"
 
@@ -99,7 +101,7 @@ class Model(nn.Module):
         stem = scaled(32, self.width, self.divisor)
         x = convolve(stem, 3, 2, name="stem")(inputs, train=train)
         number = 0
-        for expansion, channels, repeats, first in STAGES:
+        for expansion, channels, repeats, first in self.stages:
             for i in range(repeats):
                 number += 1
                 x = Block(
