@@ -80,6 +80,11 @@ def measure(
     defaults = inspect.signature(train.train).parameters.values()
     whole = {p.name: p.default for p in defaults if p.default is not p.empty}
     setup = train.prepare(whole | dict(settings), there)
+    if setup.plan.shards:
+        raise config.ConfigError(
+            "parallel.determinism='bits' is several programs, each of one device, and "
+            "here the costs of one are taken: leave determinism out"
+        )
     plan, slices = setup.plan, (settings.get("parallel") or {}).get("slices", 1)
     batch = parallel.like_batch(setup.sample, plan)
     found: dict[str, Any] = {

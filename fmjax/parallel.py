@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
-from fmjax import sharding
+from fmjax import bits, sharding
 from fmjax.config import ConfigError, suggest
 from fmjax.sharding import Plan, Rules
 from fmjax.sharding import shardings as shardings
@@ -49,6 +49,8 @@ def plan(
     params: Rules = "replicate",
     devices: int | None = None,
     slices: int = 1,
+    determinism: str | None = None,
+    shards: int = 8,
 ) -> Plan:
     """The mesh over the first `devices` of those `there` (all by default), and rules.
 
@@ -57,7 +59,8 @@ def plan(
     over the axis 'fsdp', or the first), 'tensor' (a transformer's heads, MLPs and
     vocabulary cut over 'model'), 'fsdp+tensor', or an ordered table of (regex over the
     parameter's path, partition spec as a tuple). there: None for this machine's; a
-    number for so many that are nowhere, in an abstract mesh.
+    number for so many that are nowhere, in an abstract mesh. determinism: 'bits' gives
+    the same bits on any number of devices that divides `shards` (fmjax.bits).
     Raises ConfigError where the numbers do not fit.
     """
     there = jax.devices() if there is None else there
@@ -77,6 +80,8 @@ def plan(
             "pmap keeps whole copies of the parameters on one axis: set "
             "parallel.params=replicate and one mesh axis, or parallel.how=jit"
         )
+    if determinism is not None:
+        made = bits.check(made, determinism, shards)
     if made.parts % jax.process_count():
         raise ConfigError(
             f"parallel.mesh={tuple(mesh)} cuts a batch in {made.parts}, which "
@@ -89,12 +94,14 @@ def check_batch(size: int, plan: Plan, accum: int = 1, where: str = "batch_size"
     """Raises ConfigError where a batch can't be cut over devices and microbatches."""
     if accum < 1:
         raise ConfigError(f"accum={accum}: 1 or more microbatches are needed")
-    parts = plan.parts * accum
+    cut = max(plan.parts, plan.shards)
+    parts = cut * accum
     if size < 1 or size % parts:
         below = max(size // parts, 1)
         near = (below * parts, (below + 1) * parts)
+        what = "shards" if plan.shards else "devices"
         raise ConfigError(
-            f"{where} {size} must divide by {parts // accum} devices x accum {accum}; "
+            f"{where} {size} must divide by {cut} {what} x accum {accum}; "
             f"nearest: {', '.join(map(str, near))}"
         )
 
@@ -128,12 +135,14 @@ def like_batch(local: Any, plan: Plan) -> Any:
     return jax.tree.map(shape, local, sharding.of_batch(local, plan))
 
 
-def compile_step(step: Callable, state: Any, batch: Any, plan: Plan):
+def compile_step(step: Any, state: Any, batch: Any, plan: Plan):
     """Compiles step(state, batch) -> (state, sums) ahead of time; donates the state.
 
     state: shapes with shardings; batch: what `put` makes, or its shapes. Under pmap the
     step is given `axis`, the name of the mapped axis.
     """
+    if plan.shards:
+        return bits.Compiled(step, state, batch, plan)
     if plan.how == "pmap":
         axis = plan.mesh.axis_names[0]
         # Each device would have its own, and the first one's be kept; but statistics

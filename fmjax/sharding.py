@@ -52,6 +52,7 @@ class Plan(NamedTuple):
     mesh: Any  # a Mesh, or an AbstractMesh of devices that are nowhere
     how: str  # 'jit' or 'pmap'
     rules: Rules
+    shards: int = 0  # logical ones of the deterministic mode (fmjax.bits); 0: it is off
 
     @property
     def cut(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fmjax.layers import batch_norm
+from fmjax import gradients
 
 Sums = dict[str, dict[str, tuple[Any, Any]]]
 
@@ -103,47 +103,34 @@ def train_step(
             )
         objective = functools.partial(objective, axis=axis)
 
-    # Weights depend on the batch alone (the contract), so the compiler drops all of
-    # this evaluation but the few operations that lead to them.
-    measure = measurer(apply, objective)
-    losses = measure(state.params, state.extras, batch)["losses"]
-    totals = everywhere({name: weight for name, (_, weight) in losses.items()})
-    totals = jax.tree.map(lambda w: jnp.where(w > 0, w, 1.0), totals)
+    totals = everywhere(weights(state.params, state.extras, batch, apply, objective))
+    grads, sums, extras = gradients.of(
+        state.params,
+        state.extras,
+        batch,
+        key,
+        totals,
+        apply=apply,
+        objective=objective,
+        trainable=trainable,
+        accum=accum,
+        axis=axis,
+    )
+    return taken(state, *everywhere((grads, sums)), extras, tx)
 
-    def loss_of(params, extras, batch, key):
-        if trainable is not None:
-            keep = lambda on, p: p if on else jax.lax.stop_gradient(p)  # noqa: E731
-            params = jax.tree.map(keep, trainable, params)
-        losses, metrics, extras = objective(apply, params, extras, batch, key)
-        loss = sum(total / totals[name] for name, (total, _) in losses.items())
-        return loss, ({"losses": losses, "metrics": metrics}, extras)
 
-    # Batch statistics are of the whole batch: the norms hear how it is cut.
-    # Nested jits are traced once for all their calls.
-    gradient = jax.jit(batch_norm.over(axis, accum)(jax.grad(loss_of, has_aux=True)))
-    if accum == 1:
-        grads, (sums, extras) = gradient(state.params, state.extras, batch, key)
-    else:
-        # Rows are dealt out like cards: a microbatch then has rows of every device.
-        deal = lambda x: x.reshape(-1, accum, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
-        micro = jax.tree.map(deal, batch)
+def weights(params, extras, batch, apply: Callable, objective: Callable) -> dict:
+    """The weight of each of an objective's terms in a batch."""
+    # They depend on the batch alone (the contract), so the compiler drops all of this
+    # evaluation but the few operations that lead to them.
+    losses = measurer(apply, objective)(params, extras, batch)["losses"]
+    return {name: weight for name, (_, weight) in losses.items()}
 
-        def add(carry, index_and_batch):
-            (grads, sums), extras = carry
-            index, batch = index_and_batch
-            more, (more_sums, extras) = gradient(
-                state.params, extras, batch, jax.random.fold_in(key, index)
-            )
-            return (jax.tree.map(jnp.add, (grads, sums), (more, more_sums)), extras), ()
 
-        first = jax.tree.map(lambda x: x[0], micro)
-        like = jax.eval_shape(gradient, state.params, state.extras, first, key)
-        zeros = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), (like[0], like[1][0])
-        )
-        carry, _ = jax.lax.scan(add, (zeros, state.extras), (jnp.arange(accum), micro))
-        (grads, sums), extras = carry
-    grads, sums = everywhere((grads, sums))
+def taken(
+    state: State, grads: Any, sums: Sums, extras: Any, tx: optax.GradientTransformation
+) -> tuple[State, Sums]:
+    """The state a step further along this gradient, and the sums with its norm."""
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     one = jnp.ones(())

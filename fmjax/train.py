@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fmjax import bits, cli, config, files, sharding, watching
 from fmjax import checkpoint as checkpoints
-from fmjax import cli, config, files, sharding, watching
 from fmjax import optim as optimizers
 from fmjax import parallel as devices
 from fmjax import report as reports
@@ -146,21 +146,26 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
     with config.blaming("objective"):
         measured = jax.eval_shape(measure, state.params, state.extras, sample)
     watching.check(watch, measured)
-    step: Callable = functools.partial(
-        stepping.train_step,
-        apply=apply,
-        objective=parts.objective,
-        tx=tx,
-        trainable=trainable,
-        accum=settings["accum"],
-    )
-    held = sharding.constrained(step, plan)
-    if guard.nonfinite:
-        held = guards.finite_only(held)
-    traced = jax.jit(held, static_argnames="axis")  # once, whoever asks first
-    if settings["accum"] > 1:  # which batch statistics and coupled rows do not bear
-        with config.blaming("accum"):
+    given = {
+        "apply": apply,
+        "objective": parts.objective,
+        "tx": tx,
+        "trainable": trainable,
+        "accum": settings["accum"],
+    }
+    if plan.shards:
+        with config.blaming("parallel"):
+            traced = bits.Step(plan.shards, bool(guard.nonfinite), **given)
             jax.eval_shape(traced, state, sample)
+    else:
+        step: Callable = functools.partial(stepping.train_step, **given)
+        held = sharding.constrained(step, plan)
+        if guard.nonfinite:
+            held = guards.finite_only(held)
+        traced = jax.jit(held, static_argnames="axis")  # once, whoever asks first
+        if settings["accum"] > 1:  # which batch statistics and coupled rows do not bear
+            with config.blaming("accum"):
+                jax.eval_shape(traced, state, sample)
     return Setup(
         parts,
         plan,

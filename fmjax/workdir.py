@@ -39,6 +39,8 @@ MAY_CHANGE = (
     "accum",
     "guard",
 )  # the mathematics stays the same
+# But for these, which the bits of the deterministic mode depend on.
+MAY_NOT = ("parallel.determinism", "parallel.shards")
 
 
 def claim(
@@ -59,7 +61,8 @@ def claim(
         changed = [
             f"{key}: {before.get(key)!r} there, {now!r} now"
             for key, now in (dict.fromkeys(before) | flat(given)).items()
-            if before.get(key) != now and key.split(".")[0] not in MAY_CHANGE
+            if before.get(key) != now
+            and (key.split(".")[0] not in MAY_CHANGE or key in MAY_NOT)
         ]
         if changed and saved:
             raise config.ConfigError(

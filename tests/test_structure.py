@@ -64,7 +64,7 @@ MACHINERY = tuple(
     for name in (
         *CORE,
         *("costs", "keeping", "search", "start"),
-        *("compile", "convert", "elsewhere", "fsck", "generate", "predict"),
+        *("bits", "compile", "convert", "elsewhere", "fsck", "generate", "predict"),
         *("reproduce", "sharding", "sweep", "unfreeze", "watching", "workdir"),
         "reporting.page",
     )
