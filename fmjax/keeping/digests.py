@@ -1,10 +1,11 @@
 """Digests: is what was read what was written?
 
 Beside the arrays of a step lies `digests.json`, which has its name only together with
-the step. It holds the SHA-256 digest and the size of every other file, checked before
-anything is parsed, so that damage is named by file; and a digest of every array,
-computed where the array lives before it is written and checked on what was restored,
-wherever that lives, which also sees what goes wrong between memory and file.
+the step. It holds the size and the digest of every other file (by a method that it
+names), checked before anything is parsed, so that damage is named by file; and a digest
+of every array, computed where the array lives before it is written and checked on what
+was restored, wherever that lives, which also sees what goes wrong between memory and
+file. All of this is against damage: whoever means to forge a file can.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import functools
 import hashlib
 import itertools
 import json
+import mmap
 import os
 import pathlib
+import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -23,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from fmjax.config import ConfigError
 from fmjax.trees import paths
 
 FILE = "digests.json"
@@ -63,7 +67,10 @@ def _sums(x: jax.Array, first: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         place = place * jnp.uint32(length) + index + (first[dim] if within else 0)
     one = _mix(words ^ _mix(place + jnp.uint32(0x9E3779B9)))
     two = _mix(one + place)
-    return jnp.stack([one.sum(dtype=jnp.uint32), two.sum(dtype=jnp.uint32)])
+    # Both at once: on a CPU four times as fast as one after the other.
+    zeros, axes = (jnp.uint32(0), jnp.uint32(0)), tuple(range(words.ndim))
+    add = lambda a, b: (a[0] + b[0], a[1] + b[1])  # noqa: E731
+    return jnp.stack(jax.lax.reduce((one, two), zeros, add, axes))
 
 
 def start(tree: Any) -> list[tuple[str, str, list[Any]]]:
@@ -120,15 +127,36 @@ def of_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _files(folder: pathlib.Path) -> dict[str, list[Any]]:
+def _sha256(data: Any) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _crc32_sum64(data: Any) -> str:
+    """The CRC-32 of the bytes, and the sum of their 64-bit words modulo 2^64.
+
+    Each sees every single flipped bit and every cut; more than twice as fast together
+    as SHA-256 where the processor has instructions for that.
+    """
+    words = np.frombuffer(data, "<u8", count=len(data) // 8)
+    return f"{zlib.crc32(data):08x}{int(words.sum(dtype=np.uint64)):016x}"
+
+
+# By the name that digests.json says; steps that were written before say none.
+METHODS = {"sha256": _sha256, "crc32+sum64": _crc32_sum64}
+OLD, METHOD = "sha256", "crc32+sum64"
+
+
+def _files(folder: pathlib.Path, method: str) -> dict[str, list[Any]]:
     """{relative path: [bytes, digest]} of all files below a folder, but LATE ones."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in LATE:
+            size, data = path.stat().st_size, b""
             with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found[name] = [path.stat().st_size, digest]
+                if size:  # nothing can't be mapped
+                    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            found[name] = [size, METHODS[method](data)]
     return found
 
 
@@ -139,11 +167,13 @@ class Known(NamedTuple):
     arrays: dict[str, str]
     progress: str | None  # of what lies beside a whole state
     files: dict[str, list[Any]]
+    method: str = OLD  # of the files' digests
 
 
 def write(folder: pathlib.Path, step: int, started: Any, progress: str | None) -> None:
     """Writes the digests of a step's folder that is otherwise complete."""
-    known = Known(step, finish(started), progress, _files(folder))._asdict()
+    found = _files(folder, METHOD)
+    known = Known(step, finish(started), progress, found, METHOD)._asdict()
     with (folder / FILE).open("w", encoding="utf-8") as file:
         json.dump(known | {"self": of_json(known)}, file, indent=1)
         file.flush()
@@ -154,7 +184,8 @@ def read(folder: pathlib.Path, files: bool = True) -> Known | None:
     """A step's digests, once its files have been found to be as written.
 
     folder: named by the step. None where the step was written before there were
-    digests. Raises Damaged naming the first file that is not as written.
+    digests. Raises Damaged naming the first file that is not as written, and
+    ConfigError where a later version wrote it.
     """
     step, metadata = int(folder.name), folder / "_CHECKPOINT_METADATA"
     if (
@@ -175,7 +206,12 @@ def read(folder: pathlib.Path, files: bool = True) -> Known | None:
         raise Damaged(f"{FILE} differs from what was written")
     if known.step != step:
         raise Damaged(f"{FILE} is that of step {known.step}, not of {step}")
-    found = _files(folder) if files else known.files
+    if known.method not in METHODS:
+        raise ConfigError(
+            f"{folder} was written by a later fmjax, whose digests {known.method!r} "
+            "this one does not know: go on with that one"
+        )
+    found = _files(folder, known.method) if files else known.files
     for name in sorted(set(known.files) | set(found)):
         there, here = known.files.get(name), found.get(name)
         if here is None:

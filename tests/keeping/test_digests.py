@@ -1,9 +1,11 @@
 """Damaged checkpoints are refused by name, and the newest good step is taken."""
 
+import hashlib
 import json
 import pathlib
 import random
 import shutil
+from unittest.mock import ANY
 
 import jax
 import jax.numpy as jnp
@@ -154,6 +156,39 @@ class TestRestore:
         (state, _), (said,) = restore(workdir, sound[2])
         assert bits(state) == bits(sound[1][1])
         assert "params/head/bias: float32[8]:0123456789abcdef was written" in said
+
+    def test_a_step_with_sha256_digests_is_read_and_checked(self, sound, workdir):
+        """As they were before a method was named."""
+        step = workdir / "checkpoints" / "2"
+        record = json.loads((step / digests.FILE).read_text())
+        assert (record.pop("method"), record.pop("self")) == (digests.METHOD, ANY)
+        for name in record["files"]:
+            digest = hashlib.sha256((step / name).read_bytes()).hexdigest()
+            record["files"][name][1] = digest
+        text = json.dumps(record | {"self": digests.of_json(record)})
+        (step / digests.FILE).write_text(text)
+        (state, _), damaged = restore(workdir, sound[2])
+        assert (bits(state), damaged) == (bits(sound[1][2]), [])
+        shutil.copytree(sound[0] / "checkpoints/2", workdir / "checkpoints/3")
+        flip(step / "state" / "manifest.ocdbt", random.Random(3))
+        _, damaged = restore(workdir, sound[2])
+        assert "2: state/manifest.ocdbt differs from what was written" in damaged[1]
+
+    @pytest.mark.parametrize("method", digests.METHODS)
+    @pytest.mark.parametrize("size", [0, 1, 7, 8, 1003])
+    def test_files_of_every_length(self, tmp_path, method, size):
+        """Every flipped bit, and every cut, is seen."""
+        data, path = random.Random(size).randbytes(size), tmp_path / "some"
+
+        def digest(data):
+            path.write_bytes(data)
+            return str(digests._files(tmp_path, method)["some"])
+
+        flips = [(i, 1 << bit) for i in range(0, size, 97) for bit in range(8)]
+        others = [data[:i] + bytes([data[i] ^ bit]) + data[i + 1 :] for i, bit in flips]
+        others += [data[:-1], data[::-1]] if size > 1 else []
+        found = {digest(one) for one in (data, *others)}
+        assert len(found) == 1 + len(others)
 
     def test_where_all_are_damaged_nothing_is_begun_anew(self, sound, workdir):
         for step in ("1", "2"):
