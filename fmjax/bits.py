@@ -81,7 +81,10 @@ class Step:
             trainable=trainable,
             accum=accum,
         )
-        taken = lambda state, found: step.taken(state, *found, state.extras, tx)  # noqa: E731
+
+        def taken(state: State, found: tuple[Any, Sums]) -> tuple[State, Sums]:
+            return step.taken(state, found[0], found[1], state.extras, tx)
+
         self.take = guard.finite_only(taken) if finite_only else taken
 
     def shard(
@@ -105,7 +108,7 @@ class Step:
         cut = cut_rows(batch, self.shards)
         weigh = lambda rows: self.weights(state.params, state.extras, rows)  # noqa: E731
         totals = in_order(jax.lax.map(weigh, cut))
-        one = lambda given: self.shard(state, *given, totals)  # noqa: E731
+        one = lambda given: self.shard(state, given[0], given[1], totals)  # noqa: E731
         found = jax.lax.map(one, (cut, jnp.arange(self.shards)))
         return self.take(state, in_order(found))
 
@@ -244,7 +247,9 @@ class Compiled:
         """What each of this process's devices has of global arrays."""
         leaves, form = jax.tree.flatten(tree)
         parts = [{x.device: x.data for x in one.addressable_shards} for one in leaves]
-        return {d: form.unflatten([x[d] for x in parts]) for d in self.devices}
+        return {
+            d: jax.tree.unflatten(form, [x[d] for x in parts]) for d in self.devices
+        }
 
     def whole(self, parts: dict[Any, Any], lead: bool = True) -> Any:
         """Global arrays of each device's: cut along a leading axis, or copies."""

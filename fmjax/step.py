@@ -116,7 +116,8 @@ def train_step(
         accum=accum,
         axis=axis,
     )
-    return taken(state, *everywhere((grads, sums)), extras, tx)
+    grads, sums = everywhere((grads, sums))
+    return taken(state, grads, sums, extras, tx)
 
 
 def weights(params, extras, batch, apply: Callable, objective: Callable) -> dict:

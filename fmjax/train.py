@@ -155,7 +155,7 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
     }
     if plan.shards:
         with config.blaming("parallel"):
-            traced = bits.Step(plan.shards, bool(guard.nonfinite), **given)
+            traced: Callable = bits.Step(plan.shards, bool(guard.nonfinite), **given)
             jax.eval_shape(traced, state, sample)
     else:
         step: Callable = functools.partial(stepping.train_step, **given)

@@ -152,7 +152,8 @@ def _files(folder: pathlib.Path, method: str) -> dict[str, list[Any]]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in LATE:
-            size, data = path.stat().st_size, b""
+            size = path.stat().st_size
+            data: Any = b""
             with path.open("rb") as file:
                 if size:  # nothing can't be mapped
                     data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
