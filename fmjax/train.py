@@ -30,7 +30,7 @@ from fmjax.costs import account, trace
 from fmjax.costs import clock as clocks
 from fmjax.data import batches
 from fmjax.keeping import guard as guards
-from fmjax.keeping import lock, signals, watchdog
+from fmjax.keeping import ledger, lock, signals, watchdog
 from fmjax.start import frozen, resume
 
 
@@ -49,6 +49,7 @@ class Log(NamedTuple):
     tensorboard: bool = False
     wandb: str | None = None  # project
     mlflow: str | None = None  # experiment
+    ledger: bool = False  # which rows each step was given (fmjax/keeping/ledger.py)
 
 
 OWN = (
@@ -274,8 +275,12 @@ def run(
     for text in store.damaged:
         report.event(start, "damaged", text)
     run_eval = stepping.measurer(setup.apply, setup.parts.objective)
-    at = lambda step: setup.train_set.at(skips.position(step))  # noqa: E731
-    fetch = lambda step: devices.put(at(step), plan)  # noqa: E731
+    book = ledger.Ledger(workdir, setup.log.ledger, start)
+
+    def fetch(step):
+        rows, batch = setup.train_set.numbered(skips.position(step))
+        return rows, devices.put(batch, plan)
+
     coming = batches.ahead(fetch, start, total)
     watch = guards.Watch(setup.guard, report.event)
     pending = None  # the last step's sums: read while the device does the next step
@@ -289,6 +294,7 @@ def run(
     with (
         contextlib.closing(report),
         contextlib.closing(store),
+        contextlib.closing(book),
         contextlib.closing(coming),
         signals.preemption() as asked,
     ):
@@ -320,11 +326,12 @@ def run(
                     store.save(done, held, progress)
             if over or stopped:
                 break
-            batch = report.wait(coming)
+            rows, batch = report.wait(coming)
             look(done, state)
             named = jax.profiler.StepTraceAnnotation("train", step_num=done)
             with jax.transfer_guard("disallow"), named:
                 state, sums = compiled(state, batch)
+            book.note(done + 1, rows)
             record()
             store.check()
             done, pending = done + 1, (done + 1, sums)

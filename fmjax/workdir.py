@@ -7,6 +7,7 @@ checkpoints/     whole states, to go on from
 best/            the best weights, to evaluate, predict and start other runs with
 provenance/      changes to the code that were not committed
 init_from.json   where parameters came from, and which
+ledger/          which rows each step was given, where log.ledger asks for it
 events.jsonl     what went wrong: damage, numbers that were not finite, spikes
 skipped.json     the batches that rollbacks have left out
 damaged/         checkpoints that are not as they were written

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments.arms import record_lines, say
-from experiments.faults import hurt, running
+from experiments.faults import determinism, hurt, running
 from fmjax import cli
 
 FAULTS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
@@ -30,6 +30,8 @@ FAULTS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
     "locks": (hurt.locks, 10),
     "blocking": (hurt.blocking, 5),
     "resumed": (running.resumed, len(running.FAMILIES)),
+    "ledger": (running.ledger, 4),
+    "bits": (determinism.bits, len(determinism.FAMILIES)),
     "signals": (running.signals, 20),
     "long": (running.long, 20_000),
 }

@@ -19,6 +19,7 @@ from experiments.faults import apart
 from experiments.faults.hurt import line
 from fmjax import config, report
 from fmjax.keeping import digests, guard
+from fmjax.keeping import ledger as ledgers
 from fmjax.train import train
 
 FAMILIES = (
@@ -26,7 +27,7 @@ FAMILIES = (
     "gpt/language_model", "mae/imagenet", "resnet/fashion_mnist", "simclr/imagenet",
     "t5/pretrain", "transformer/translation", "unet/segment", "vit/fashion_mnist",
 )  # fmt: skip
-STEPS, EVERY, KILLED = 20, 7, 9
+STEPS, EVERY, KILLED, KILLS = 20, 7, 9, 5
 
 
 def settings(name: str, **changed: Any) -> dict[str, Any]:
@@ -74,6 +75,39 @@ def resumed(room: pathlib.Path, trials: int, rng: random.Random) -> dict[str, An
             lost.append(name)
     what = "20 steps = some, SIGKILL, the rest: state and losses, a family each"
     return line(what, trials, survived, f"differ: {', '.join(lost) or 'none'}")
+
+
+def ledger(room: pathlib.Path, trials: int, rng: random.Random) -> dict[str, Any]:
+    """Random kills of a run of several epochs: each row once an epoch, in its order."""
+    name, survived = "cnn/fashion_mnist", 0
+    changed = {"steps": 60, "checkpoint__every": 5, "evaluate__every": 1000}
+    changed |= {"log__ledger": True}
+    straight = room / "straight"
+    apart.call(go, str(straight), name, changed)
+    whole = ledgers.read(straight)
+    rows = [row for step in whole.values() for row in step]
+    examples = len(set(rows))
+    epochs = len(rows) // examples
+    cut = [rows[i * examples : (i + 1) * examples] for i in range(epochs)]
+    once = all(sorted(epoch) == list(range(examples)) for epoch in cut)
+    for trial in range(trials):
+        workdir = room / str(trial)
+        for _ in range(KILLS):
+            before = max(ledgers.read(workdir), default=0)
+            process, _ = apart.start(go, str(workdir), name, changed)
+            more = before + rng.randrange(1, 12)
+            while process.is_alive() and not _wrote(workdir, more):
+                time.sleep(0.002)
+            apart.kill(process)
+        apart.call(go, str(workdir), name, changed)
+        survived += once and ledgers.read(workdir) == whole
+    what = f"{KILLS} random SIGKILLs: the ledger has each row once an epoch, in order"
+    return line(what, trials, survived, f"{epochs} epochs of {examples} rows")
+
+
+def _wrote(workdir: pathlib.Path, step: int) -> bool:
+    """Has the ledger's last whole line come so far?"""
+    return max(ledgers.read(workdir), default=0) >= step
 
 
 def signals(room: pathlib.Path, trials: int, rng: random.Random) -> dict[str, Any]:

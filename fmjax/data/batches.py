@@ -20,6 +20,19 @@ Row = dict[str, Any]
 _PAIRS = zlib.crc32(b"pairs")  # names a stream of random numbers
 
 
+class Numbered:
+    """Each of `rows` with its number, which goes with it wherever it is dealt."""
+
+    def __init__(self, rows: Any):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[int, Row]:
+        return index, self.rows[index]
+
+
 class Batches:
     """Batches of `size` examples over all hosts, shuffled anew each epoch."""
 
@@ -59,13 +72,18 @@ class Batches:
         if threads > 1:
             self.map = ThreadPoolExecutor(threads, thread_name_prefix="example").map
         if seed is not None:
-            data = grain.MapDataset.source(rows).seed(seed).shuffle().repeat()
-            self.stream = data.random_map(inputs)
+            data = grain.MapDataset.source(Numbered(rows)).seed(seed).shuffle().repeat()
+            self.stream = data.random_map(
+                lambda row, rng: (row[0], inputs(row[1], rng))
+            )
 
     def example(self, position: int) -> Row:
         """The example at a position of the stream (training) or a row (evaluation)."""
+        return self._numbered(position)[1]
+
+    def _numbered(self, position: int) -> tuple[int, Row]:
         if self.seed is None:
-            return self.inputs(self.rows[position], None)
+            return position, self.inputs(self.rows[position], None)
         return self.stream[position]
 
     def at(self, step: int) -> Row:
@@ -73,17 +91,22 @@ class Batches:
 
         Past the end of an evaluation set stand copies of row 0, masked.
         """
+        return self.numbered(step)[1]
+
+    def numbered(self, step: int) -> tuple[list[int], Row]:
+        """(the numbers of its rows in the source, `at(step)`)."""
         start = step * self.size + self.first
         here = range(start, start + self.local)
         end = self.examples if self.seed is None else start + self.local
-        found = list(self.map(self.example, (p if p < end else 0 for p in here)))
+        known = list(self.map(self._numbered, (p if p < end else 0 for p in here)))
+        rows, found = map(list, zip(*known, strict=True))
         if self.pair is not None and self.seed is not None:
             for i in range(0, len(found), 2):
                 rng = np.random.default_rng([self.seed, _PAIRS, here[i] // 2])
                 found[i : i + 2] = self.pair(found[i], found[i + 1], rng)
         batch = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
         mask = np.array([p < end for p in here], np.float32)
-        return batch | {"mask": mask}
+        return rows, batch | {"mask": mask}
 
     def __len__(self) -> int:
         """Batches in one pass, the ragged last one included."""
