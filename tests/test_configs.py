@@ -31,6 +31,7 @@ VARIANTS = {
     "configs/mae/fashion_mnist.py": ("",),
     "configs/mae/imagenet.py": (*mae.SIZES,),
     "configs/mobilenet/imagenet.py": (*mobilenet.SIZES,),
+    "configs/mobilenet/stamps.py": ("full", "scratch"),
     "configs/resnet/fashion_mnist.py": (
         *("10", "20", "plain-20", "56", "plain-56", "110"),
     ),

@@ -11,6 +11,7 @@ from PIL import Image
 
 from experiments import pictures
 from experiments.scenes import run as scenes
+from experiments.stamps import probe
 from fmjax import config, evaluate, prompts, workdir
 from fmjax.metrics import bootstrap, segmentation
 from tests import runs
@@ -21,6 +22,7 @@ ARGUMENTS = {
     "fashion_mnist": ["--net", "classic", "--net", "vit-small"],
     "scenes": [],
     "self_supervision": ["--seeds", "1"],
+    "stamps": ["--seeds", "1", "--episodes", "2"],
 }
 DRAWN = {
     "depth": ["training_error.svg"],
@@ -28,8 +30,9 @@ DRAWN = {
     "fashion_mnist": ["validation.svg"],
     "scenes": ["loss.svg", "overlays.png"],
     "self_supervision": ["accuracy.svg", "loss.svg", "painted.png"],
+    "stamps": ["loss.svg", "shots.svg"],
 }
-SLOW = ("depth", "fashion_mnist", "self_supervision")
+SLOW = ("depth", "fashion_mnist", "self_supervision", "stamps")
 
 
 @pytest.fixture(
@@ -84,7 +87,7 @@ def test_numbers_are_those_of_the_kept_predictions(made):
         found = evaluate.evaluate(root / "noskip-0")["test"]["segmentation"]
         other = next(x for x in lines if x.get("model") == "without shortcuts")
         assert other["miou"]["value"] == pytest.approx(found["miou"])
-    if name in ("fashion_mnist", "depth", "self_supervision"):
+    if name in ("fashion_mnist", "depth", "self_supervision", "stamps"):
         file = next(root.rglob("test.npz"))
         with np.load(file) as kept:
             right = (kept["probabilities"].argmax(1) == kept["label"]).mean()
@@ -93,6 +96,49 @@ def test_numbers_are_those_of_the_kept_predictions(made):
         )
         hits = {round(float(v), 6) for v in values}
         assert hits & {round(float(right), 6), round(1 - float(right), 6)}
+
+
+def test_the_stamps_readme_has_the_numbers_that_were_recorded():
+    folder = runs.ROOT / "experiments" / "stamps"
+    text = (folder / "README.md").read_text("utf-8")
+    for line in map(json.loads, (folder / "results.jsonl").read_text().splitlines()):
+        if "difference" in line:
+            span = "{value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**line)
+            assert f"| {line['difference']} | {span} |" in text
+        else:
+            span = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**line["accuracy"])
+            assert span in text, line
+
+
+def test_a_probe_takes_the_penalty_that_validation_likes_and_few_examples_of_each():
+    random = np.random.default_rng(0)
+
+    def split(count):
+        labels = np.arange(count) % 3
+        signal = 2 * np.eye(3)[labels] + random.normal(size=(count, 3))
+        return np.hstack([signal, random.normal(size=(count, 20))]), labels
+
+    found = {"train": split(30), "validation": split(60), "test": split(90)}
+    penalty, said = probe.chosen(found, [None, range(12)])
+    losses = {}
+    for one in probe.PENALTIES:
+        each = [probe.probabilities(found, one, d) for d in (None, range(12))]
+        losses[one] = np.mean(
+            [probe.nll(x["validation"], found["validation"][1]) for x in each]
+        )
+    assert penalty == min(losses, key=losses.get)
+    assert max(losses.values()) > min(losses.values())
+    assert said.shape == (2, 90, 3)
+    np.testing.assert_allclose(said.sum(-1), 1, atol=1e-6)
+    right = (said.argmax(-1) == found["test"][1]).mean(1)
+    assert right[0] > 0.5  # a third is chance
+
+    data = {"name": "synthetic_images", "size": 40, "classes": 4}
+    one, other = (probe.episode(data, 2, number) for number in (0, 1))
+    rows = config.part("data", data)("train").rows
+    assert sorted(rows[i]["label"] for i in one) == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert one != other
+    assert one == probe.episode(data, 2, 0)
 
 
 def test_mean_iou_of_draws_is_that_of_the_metric():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,14 +18,15 @@ BATCH = 250
 
 
 def features(
-    run: workdir.Run, weights: tuple[Any, Any], rows: Any, inputs: Any
+    net: Callable, weights: tuple[Any, Any], rows: Any, inputs: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features float32 [N, F] and labels [N] of rows, without augmentation.
 
-    inputs: row and generator to an example, as of a classifier.
+    net: as of `step.pure`; weights: its parameters and extras; inputs: row and
+    generator to an example, as of a classifier.
     """
     params, extras = weights
-    apply = jax.jit(lambda p, e, x: run.apply(p, e, x, features=True)[0])
+    apply = jax.jit(lambda p, e, x: net(p, e, x, features=True)[0])
     made, labels = [], []
     for start in range(0, len(rows), BATCH):
         part = [
@@ -61,8 +63,8 @@ def probes(
         train = workdir.config.part("data", data | {"share": 1.0})("train").rows
     test = run.parts.data("test").rows
     some = [train[i] for i in range(min(FIT, len(train)))]
-    x, y = features(run, weights, some, inputs)
-    tested, truth = features(run, weights, test, inputs)
+    x, y = features(run.apply, weights, some, inputs)
+    tested, truth = features(run.apply, weights, test, inputs)
     given: dict[str, Any] = dict(
         features=tested, labels=truth, train_features=x, train_labels=y
     )
