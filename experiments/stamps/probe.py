@@ -35,7 +35,7 @@ def features(path: pathlib.Path, settings: Mapping[str, Any]) -> Features:
             key = jax.random.key(settings["seed"])
             variables = jax.jit(lambda k: step.init(net, one, k))(key)
         given = variables["params"], {"batch_stats": variables["batch_stats"]}
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for split, rows in data.items():
             x, y = frozen.features(step.pure(net), given, rows, parts.inputs)
             arrays |= {f"{split}_features": x, f"{split}_labels": y}

@@ -115,8 +115,10 @@ def main() -> int:
         )
         for a, b in pairs
     }
-    keys = ("seeds", "examples", "accuracy", "accuracy_by_seed", "f1", "nll", "ece")
-    keys += ("confusion", "penalty", "steps")
+    keys = [
+        *("seeds", "examples", "accuracy", "accuracy_by_seed", "f1", "nll", "ece"),
+        *("confusion", "penalty", "steps"),
+    ]
     lines = [
         {"model": name, **{k: one[k] for k in keys if k in one}}
         for name, one in results.items()
