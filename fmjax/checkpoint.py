@@ -21,6 +21,22 @@ from fmjax.config import ConfigError
 from fmjax.keeping import digests
 from fmjax.keeping.digests import Damaged
 
+SMALL = 2**20  # bytes
+
+
+def _once(tree: Any) -> Any:
+    """A tree whose small arrays, of which every device has a copy, are the first's.
+
+    Orbax would cut each of them over all devices, by a program a shape and a device.
+    """
+
+    def one(x):
+        copies = isinstance(x, jax.Array) and jax.process_count() == 1
+        copies = copies and x.is_fully_replicated and x.nbytes < SMALL
+        return x.addressable_shards[0].data if copies else x
+
+    return jax.tree.map(one, tree)
+
 
 class Checkpoints:
     """The checkpoints of one workdir; close() waits for what is being written."""
@@ -66,7 +82,8 @@ class Checkpoints:
         if self.step() == step:
             return
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(progress)
+            state=ocp.args.StandardSave(_once(state)),
+            progress=ocp.args.JsonSave(progress),
         )
         self.best.wait_until_finished()  # progress must not tell of a best that is not
         self._save("checkpoints", step, state, items, digests.of_json(progress))
@@ -75,7 +92,7 @@ class Checkpoints:
         """Starts writing the weights to evaluate and to predict with."""
         if self.best_step() != step:
             weights = {"params": params, "extras": extras}
-            items = ocp.args.Composite(weights=ocp.args.StandardSave(weights))
+            items = ocp.args.Composite(weights=ocp.args.StandardSave(_once(weights)))
             # Processes meet at barriers in the order in which saves finish; two at a
             # time could finish in unlike orders and wait for each other for ever.
             if jax.process_count() > 1:

@@ -134,7 +134,7 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
     }
 
     one = jax.tree.map(lambda x: x.update(shape=(1, *x.shape[1:])), sample["inputs"])
-    init = lambda key: stepping.init(parts.net, one, key)  # noqa: E731
+    init = jax.jit(lambda key: stepping.init(parts.net, one, key))  # traced once
     with config.blaming("model"):
         params = jax.eval_shape(init, jax.random.key(0))["params"]
     tx, rate, trainable = optimizers.make(params, total, steps, **settings["optim"])
