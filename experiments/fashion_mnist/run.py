@@ -1,6 +1,6 @@
 """Nets on Fashion-MNIST: the official test split, once each.
 
-    python -m experiments.fashion_mnist.run [--net classic --seeds 3] [--net resnet-10]
+    python -m experiments.fashion_mnist.run [--net classic --seeds 3] [--net resnet-wide-6]
 
 A net's recipe, and which epoch's weights are kept, were chosen on validation images.
 Interrupted and run again, it goes on where it was. Leaves runs/fashion_mnist
@@ -24,6 +24,7 @@ NETS = {
     "classic": "configs/cnn/fashion_mnist.py:classic",
     "cnn-augmented": "configs/cnn/fashion_mnist.py:augmented",
     "resnet-10": "configs/resnet/fashion_mnist.py:10",
+    "resnet-wide-6": "configs/resnet/fashion_mnist.py:wide-6",
     "resnet-20": "configs/resnet/fashion_mnist.py:20",
     "vit-small": "configs/vit/fashion_mnist.py:small",
 }
