@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import pictures
 from experiments.scenes import run as scenes
 from experiments.stamps import probe
 from fmjax import config, evaluate, prompts, workdir
 from fmjax.metrics import bootstrap, segmentation
+from fmjax.reporting import pictures
 from tests import runs
 
 ARGUMENTS = {

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from experiments import arms, pictures
+from experiments import arms
 from experiments.emoji import baseline
 from fmjax import cli, config, prompts, workdir
 from fmjax.metrics import bootstrap, retrieval, zero_shot
-from fmjax.reporting import figures, page
+from fmjax.reporting import figures, page, pictures
 
 CONFIG = "configs/clip/pairs.py"
 AT = (1, 5, 10)

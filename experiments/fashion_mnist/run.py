@@ -1,6 +1,6 @@
 """Nets on Fashion-MNIST: the official test split, once each.
 
-    python -m experiments.fashion_mnist.run [--net classic --seeds 3] [--net resnet-wide-6]
+    python -m experiments.fashion_mnist.run [--net resnet-wide-6] [--seeds 1]
 
 A net's recipe, and which epoch's weights are kept, were chosen on validation images.
 Interrupted and run again, it goes on where it was. Leaves runs/fashion_mnist

@@ -18,10 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import arms, pictures
+from experiments import arms
 from fmjax import cli, config, workdir
 from fmjax.metrics import bootstrap, segmentation
-from fmjax.reporting import figures, page
+from fmjax.reporting import figures, page, pictures
 
 CONFIG = "configs/unet/segment.py"
 NETS = {"U-Net": ("unet", True), "without shortcuts": ("noskip", False)}

@@ -17,10 +17,10 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
-from experiments import arms, pictures
+from experiments import arms
 from experiments.self_supervision import frozen
 from fmjax import cli, config
-from fmjax.reporting import figures, page
+from fmjax.reporting import figures, page, pictures
 
 SHARE = 0.01
 

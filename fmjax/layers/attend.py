@@ -42,7 +42,6 @@ def attend(
     batch, queries, heads, head_width = query.shape
     keys, groups = key.shape[1:3]
     _check(query, key, value, mask, causal)
-    scale = head_width**-0.5 if scale is None else scale
     if implementation not in (None, *IMPLEMENTATIONS):
         known = ", ".join(IMPLEMENTATIONS)
         raise ValueError(f"attend: no implementation {implementation!r} ({known})")
@@ -54,15 +53,41 @@ def attend(
             bias=_four(bias),
             mask=_four(mask),
             is_causal=causal,
-            scale=scale,
+            scale=head_width**-0.5 if scale is None else scale,
             implementation=implementation,
         )
 
+    probabilities = weights(
+        query, key, mask=mask, bias=bias, causal=causal, scale=scale
+    )
+    if rng is not None and dropout:
+        probabilities = drop(probabilities, dropout, rng)
+
+    probabilities = probabilities.astype(value.dtype)
+    probabilities = probabilities.reshape(batch, groups, -1, keys)
+    value = value.transpose(0, 2, 1, 3)
+    out = jnp.einsum("bgqs,bgsk->bgqk", probabilities, value)
+    return out.reshape(batch, heads, queries, head_width).transpose(0, 2, 1, 3)
+
+
+def weights(
+    query: jax.Array,
+    key: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> jax.Array:
+    """What `attend` weighs values by: float32 [B, H, T, S], whose rows add up to 1."""
+    batch, queries, heads, head_width = query.shape
+    keys, groups = key.shape[1:3]
+    scale = head_width**-0.5 if scale is None else scale
     # Heads go before time: XLA's batched matmuls on CPU want the batch axes in front,
     # and the heads of one group are then one longer run of queries.
     query = (query * scale).transpose(0, 2, 1, 3)
     query = query.reshape(batch, groups, heads // groups * queries, head_width)
-    key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
+    key = key.transpose(0, 2, 1, 3)
 
     scores = jnp.einsum("bgqk,bgsk->bgqs", query, key, preferred_element_type="float32")
     scores = scores.reshape(batch, heads, queries, keys)
@@ -74,14 +99,7 @@ def attend(
     if mask is not None:
         # The lowest finite number and not -inf, so that no row is nan.
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
-    probabilities = jax.nn.softmax(scores)
-    if rng is not None and dropout:
-        probabilities = drop(probabilities, dropout, rng)
-
-    probabilities = probabilities.astype(value.dtype)
-    probabilities = probabilities.reshape(batch, groups, -1, keys)
-    out = jnp.einsum("bgqs,bgsk->bgqk", probabilities, value)
-    return out.reshape(batch, heads, queries, head_width).transpose(0, 2, 1, 3)
+    return jax.nn.softmax(scores)
 
 
 def _four(x: jax.Array | None) -> jax.Array | None:

@@ -52,3 +52,40 @@ def overlay(image: np.ndarray, mask: np.ndarray, share: float = 0.55) -> np.ndar
     colours = COLOURS[(mask - 1) % len(COLOURS)]
     mixed = (1 - share) * image + share * colours
     return np.where(mask[..., None] > 0, mixed, image).round().astype(np.uint8)
+
+
+def filters(kernel: np.ndarray) -> list[np.ndarray]:
+    """Each filter of a kernel [h, w, 1 or 3, F] as uint8 [h, w, 1 or 3].
+
+    Zero is grey, and a filter's weight that is furthest from it black or white.
+    """
+    largest = np.abs(kernel).max((0, 1, 2), keepdims=True)
+    scaled = 127.5 * (1 + kernel / np.maximum(largest, np.finfo(np.float32).tiny))
+    return [*np.moveaxis(scaled.round().astype(np.uint8), -1, 0)]
+
+
+def stretched(images: np.ndarray) -> np.ndarray:
+    """Numbers of any range to uint8: the smallest is black, the largest white."""
+    low, high = images.min(), images.max()
+    span = max(high - low, np.finfo(np.float32).tiny)
+    return (255 * ((images - low) / span)).round().astype(np.uint8)
+
+
+def heat(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3]: the image, dark where weights [rows, columns] are small.
+
+    image: uint8 [H, W, 1 or 3], which rows and columns divide. The largest weight has
+    the image's own brightness under orange, weight 0 a fifth of it.
+    Raises ValueError where weights do not tile the image.
+    """
+    height, width = image.shape[:2]
+    rows, columns = weights.shape
+    if height % rows or width % columns:
+        raise ValueError(
+            f"{rows}x{columns} weights don't tile an image of {height}x{width}"
+        )
+    share = weights / max(float(weights.max()), np.finfo(np.float32).tiny)
+    share = share.repeat(height // rows, 0).repeat(width // columns, 1)[..., None]
+    dark = (0.2 + 0.8 * share) * image
+    mixed = (1 - 0.5 * share) * dark + 0.5 * share * COLOURS[0]
+    return mixed.round().astype(np.uint8)
