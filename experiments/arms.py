@@ -6,6 +6,7 @@ trained again, and one that was stopped goes on.
 
 from __future__ import annotations
 
+import argparse
 import json
 import pathlib
 import sys
@@ -20,6 +21,22 @@ from fmjax.keeping import provenance
 from fmjax.metrics import bootstrap, calibration, classification
 from fmjax.reporting import figures
 from fmjax.train import train
+
+
+def parser(doc: str | None, workdir: str) -> argparse.ArgumentParser:
+    """What every experiment is asked with: --workdir, --seeds and --tiny."""
+    made = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--workdir", default=workdir, type=pathlib.Path)
+    made.add_argument("--seeds", default=1, type=int)
+    made.add_argument("--tiny", action="store_true", help="made-up data, seconds")
+    return made
+
+
+def draws(tiny: bool) -> int:
+    """Of the bootstrap."""
+    return 200 if tiny else 10_000
 
 
 def say(text: str) -> None:
@@ -42,6 +59,12 @@ def seeds(root: pathlib.Path, name: str, settings: Mapping, count: int):
     for seed, folder in enumerate(folders):
         fit(folder, {**settings, "seed": seed})
     return folders
+
+
+def steps(folders: Sequence[pathlib.Path]) -> list[int]:
+    """Steps that each run, which is done, has trained."""
+    ended = [json.loads((f / "result.json").read_text("utf-8")) for f in folders]
+    return [one["step"] for one in ended]
 
 
 def said(folder: pathlib.Path, split: str) -> dict[str, np.ndarray]:
@@ -156,6 +179,12 @@ def record_lines(root: pathlib.Path, lines: Sequence[Mapping[str, Any]]) -> None
 def drawing(path: pathlib.Path, svg: str) -> None:
     """Writes a figure of `fmjax.reporting.figures` as a file that a README can show."""
     files.replace(path, figures.standalone(svg))
+
+
+def shown(span: Mapping[str, Any], form: str = ".4f") -> str:
+    """An interval for the console: 0.9037 [0.8979, 0.9094]."""
+    value, low, high = (format(span[key], form) for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def curve(folders: Sequence[pathlib.Path], name: str) -> list[tuple[list, list]]:

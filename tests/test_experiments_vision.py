@@ -32,6 +32,7 @@ DRAWN = {
     "self_supervision": ["accuracy.svg", "loss.svg", "painted.png"],
     "stamps": ["loss.svg", "shots.svg"],
 }
+LOOKED_AT = ("emoji", "fashion_mnist", "self_supervision")
 SLOW = ("depth", "fashion_mnist", "self_supervision", "stamps")
 
 
@@ -60,6 +61,7 @@ def test_a_report_with_figures_and_numbers(made):
     name, root = made
     html = (root / "report.html").read_text("utf-8")
     assert "<h2" in html
+    assert ("Filters of" in html) == (name in LOOKED_AT)
     assert not re.search(r"(src|href)=[\"']?(https?:)?//|<script", html)
     for file in DRAWN[name]:
         if file.endswith("svg"):

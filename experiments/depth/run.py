@@ -10,8 +10,6 @@ results.jsonl, training_error.svg and the runs' folders.
 
 from __future__ import annotations
 
-import argparse
-import json
 import pathlib
 from typing import Any
 
@@ -76,9 +74,7 @@ def measure(folders: dict[str, list[pathlib.Path]], draws: int) -> dict[str, Any
             "training_error": bootstrap.spread(end),
             "training_loss": bootstrap.spread(lost),
             "test_error": bootstrap.interval(1 - right[name], seed=0, draws=draws),
-            "steps": [
-                json.loads((f / "result.json").read_text("utf-8"))["step"] for f in runs
-            ],
+            "steps": arms.steps(runs),
         }
     for kind in ("plain", "ResNet"):
         deep, shallow = right[f"{kind}-44"], right[f"{kind}-20"]
@@ -89,15 +85,9 @@ def measure(folders: dict[str, list[pathlib.Path]], draws: int) -> dict[str, Any
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", default="runs/depth", type=pathlib.Path)
-    parser.add_argument("--seeds", default=1, type=int)
-    parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
-    given = parser.parse_args()
+    given = arms.parser(__doc__, "runs/depth").parse_args()
     cli.cache()
-    root, draws = given.workdir, 200 if given.tiny else 10_000
+    root, draws = given.workdir, arms.draws(given.tiny)
     folders = {
         name: arms.seeds(root, name, settings_of(variant, given.tiny), given.seeds)
         for name, variant in NETS.items()

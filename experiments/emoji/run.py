@@ -12,8 +12,6 @@ report.html, report.json, results.jsonl, nearest.png, loss.svg and the runs' fol
 
 from __future__ import annotations
 
-import argparse
-import json
 import pathlib
 from typing import Any
 
@@ -23,7 +21,7 @@ from experiments import arms
 from experiments.emoji import baseline
 from fmjax import cli, config, prompts, workdir
 from fmjax.metrics import bootstrap, retrieval, zero_shot
-from fmjax.reporting import figures, page, pictures
+from fmjax.reporting import figures, looking, page, pictures
 
 CONFIG = "configs/clip/pairs.py"
 AT = (1, 5, 10)
@@ -85,9 +83,7 @@ def measure(folders: list[pathlib.Path], draws: int) -> dict[str, Any]:
         "chance": {f"recall@{k}": k / len(labels) for k in AT},
         "retrieval": {"CLIP": recalls(image, text, draws)},
         "zero_shot": {},
-        "steps": [
-            json.loads((f / "result.json").read_text("utf-8"))["step"] for f in folders
-        ],
+        "steps": arms.steps(folders),
         "seeds": len(folders),
     }
     zero: dict[str, list[np.ndarray]] = {"category names": [], "training names": []}
@@ -182,15 +178,9 @@ def sections_of(found: dict[str, Any], drawn: bytes, loss: str) -> list[page.Sec
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", default="runs/emoji", type=pathlib.Path)
-    parser.add_argument("--seeds", default=1, type=int)
-    parser.add_argument("--tiny", action="store_true", help="made-up pairs, seconds")
-    given = parser.parse_args()
+    given = arms.parser(__doc__, "runs/emoji").parse_args()
     cli.cache()
-    root, draws = given.workdir, 200 if given.tiny else 10_000
+    root, draws = given.workdir, arms.draws(given.tiny)
     settings = config.load(CONFIG + (":tiny" if given.tiny else ":emoji"))
     folders = arms.seeds(root, "clip", settings, given.seeds)
     found = measure(folders, draws)
@@ -209,10 +199,11 @@ def main() -> int:
         "loss (nats a pair)",
     )
     arms.drawing(root / "loss.svg", loss)
+    seen = looking.section(folders[0])
     path = page.write(
         root / "report.html",
         "CLIP on emoji",
-        sections_of(found, drawn, loss),
+        sections_of(found, drawn, loss) + ([seen] if seen else []),
         data=found | {"nearest": told},
     )
     for name, way in found["retrieval"].items():
@@ -220,7 +211,7 @@ def main() -> int:
             spans = [way[key][f"recall@{k}"] for k in AT]
             print(name, key, *(f"{s['value']:.3f}" for s in spans))
     for name, value in found["zero_shot"].items():
-        print(name, f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+        print(name, arms.shown(value, ".3f"))
     for line in told:
         print(" | ".join(line))
     print(f"report: {path}")

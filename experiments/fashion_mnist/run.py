@@ -10,15 +10,12 @@ folder.
 
 from __future__ import annotations
 
-import argparse
-import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from experiments import arms
 from fmjax import cli, config
-from fmjax.reporting import figures, page
+from fmjax.reporting import figures, looking, page
 
 NETS = {
     "classic": "configs/cnn/fashion_mnist.py:classic",
@@ -53,15 +50,10 @@ def table(results: Mapping[str, Mapping[str, Any]]) -> page.Block:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", default="runs/fashion_mnist", type=pathlib.Path)
+    parser = arms.parser(__doc__, "runs/fashion_mnist")
     parser.add_argument(
         "--net", action="append", choices=NETS, help="repeatable; all without"
     )
-    parser.add_argument("--seeds", default=1, type=int)
-    parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     given = parser.parse_args()
     cli.cache()
     results: dict[str, Any] = {}
@@ -75,9 +67,8 @@ def main() -> int:
         )
         tested = arms.predictions(runs[name], "test")
         classes = tested["classes"]
-        results[name] = arms.summary(**tested, draws=200 if given.tiny else 10_000)
-        ended = [json.loads((f / "result.json").read_text("utf-8")) for f in runs[name]]
-        results[name]["steps"] = [one["step"] for one in ended]
+        results[name] = arms.summary(**tested, draws=arms.draws(given.tiny))
+        results[name]["steps"] = arms.steps(runs[name])
         results[name]["validation"] = [
             max(max(values) for _, values in arms.curve([f], "validation/accuracy"))
             for f in runs[name]
@@ -105,11 +96,14 @@ def main() -> int:
             ),
         ),
     ]
+    for name, found in runs.items():
+        seen = looking.section(found[0], f"What {name} looks at")
+        sections += [seen] if seen else []
     path = page.write(
         given.workdir / "report.html", "Fashion-MNIST", sections, data=results
     )
     for name, one in results.items():
-        spans = "{value:.4f} [{low:.4f}, {high:.4f}]".format(**one["accuracy"])
+        spans = arms.shown(one["accuracy"])
         print(
             name, f"validation {one['validation']} test {spans}, ece {one['ece']:.4f}"
         )

@@ -12,7 +12,6 @@ the figures of the README, the runs' folders.
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
 import time
@@ -235,13 +234,7 @@ def sections_of(found: dict, folders: Sequence[pathlib.Path]) -> list[page.Secti
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", default="runs/language_models", type=pathlib.Path)
-    parser.add_argument("--seeds", default=1, type=int)
-    parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
-    given = parser.parse_args()
+    given = arms.parser(__doc__, "runs/language_models").parse_args()
     root, began = given.workdir, time.monotonic()
     cli.cache()
     results, sections, lines = dict[str, Any](), list[page.Section](), list[dict]()
@@ -275,8 +268,8 @@ def main() -> int:
     )
     for found in results.values():
         for model, numbers in found["models"].items():
-            p, b = numbers["perplexity"], numbers["bits"]["value"]
-            shown = f"{p['value']:.1f} [{p['low']:.1f}, {p['high']:.1f}]"
+            shown = arms.shown(numbers["perplexity"], ".1f")
+            b = numbers["bits"]["value"]
             print(f"{found['title']:28} {model:18} perplexity {shown}, {b:.3f} bits")
         for one in found["samples"]:
             print(f"  {one['prompt']} -> {one['goes on']}")

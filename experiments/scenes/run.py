@@ -10,8 +10,6 @@ report.json, results.jsonl, overlays.png, loss.svg and the runs' folders.
 
 from __future__ import annotations
 
-import argparse
-import json
 import pathlib
 from typing import Any
 
@@ -62,9 +60,7 @@ def measure(folders: dict[str, list[pathlib.Path]], draws: int) -> dict[str, Any
             "seeds": len(runs),
             "examples": len(whole),
             "miou": span,
-            "steps": [
-                json.loads((f / "result.json").read_text("utf-8"))["step"] for f in runs
-            ],
+            "steps": arms.steps(runs),
         }
     ours, other = cells.values()
     found["difference"] = bootstrap.interval(
@@ -101,15 +97,9 @@ def overlays(folders: dict[str, list[pathlib.Path]], count: int = 6) -> bytes:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", default="runs/scenes", type=pathlib.Path)
-    parser.add_argument("--seeds", default=1, type=int)
-    parser.add_argument("--tiny", action="store_true", help="made-up scenes, seconds")
-    given = parser.parse_args()
+    given = arms.parser(__doc__, "runs/scenes").parse_args()
     cli.cache()
-    root, draws = given.workdir, 200 if given.tiny else 10_000
+    root, draws = given.workdir, arms.draws(given.tiny)
     settings = config.load(CONFIG + (":tiny" if given.tiny else ""))
     folders = {}
     for name, (short, skip) in NETS.items():

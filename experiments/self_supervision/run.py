@@ -4,25 +4,24 @@
 
 A small ResNet learns by contrast, a small ViT by painting hidden patches. Their frozen
 features meet a linear probe and nearest neighbours, and the nets are trained further on
-1 % of the labels; all beside the same nets from chance, and taught by all labels.
-Interrupted and run again, it goes on where it was. Leaves runs/self_supervision
-(--workdir): report.html, report.json, results.jsonl, accuracy.svg, loss.svg,
-painted.png and the runs' folders.
+1 % and 10 % of the labels, with --seeds seeds; all beside the same nets from chance,
+and taught by all labels. Interrupted and run again, it goes on where it was. Leaves
+runs/self_supervision (--workdir): report.html, report.json, results.jsonl,
+accuracy.svg, loss.svg, painted.png and the runs' folders.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import pathlib
 from typing import Any, NamedTuple
 
 from experiments import arms
 from experiments.self_supervision import frozen
 from fmjax import cli, config
-from fmjax.reporting import figures, page, pictures
+from fmjax.reporting import figures, looking, page, pictures
 
-SHARE = 0.01
+# Of the labels: the share, the end of its runs' names, steps of 64.
+FEW = {"1 %": (0.01, "", 150), "10 %": (0.1, "-tenth", 430)}
 
 
 class Method(NamedTuple):
@@ -33,8 +32,7 @@ class Method(NamedTuple):
     classify: str
     begin: dict[str, Any]  # of init_from, beside its path
     supervised: str  # folder of experiments.fashion_mnist with the taught net
-    steps: int  # on few labels
-    rate: float
+    rate: float  # on few labels
 
 
 METHODS = {
@@ -44,7 +42,6 @@ METHODS = {
         "configs/resnet/fashion_mnist.py:10",
         {"skip": r"^(project|norm)\d", "rename": (("^backbone/", ""),)},
         "resnet-10",
-        150,
         0.02,
     ),
     "mae": Method(
@@ -53,28 +50,28 @@ METHODS = {
         "configs/vit/fashion_mnist.py:small",
         {"skip": r"^(decoder|mask_token)"},
         "vit-small",
-        150,
         1e-3,
     ),
 }
 
 
 def settings_of(method: Method, tiny: bool) -> dict[str, dict[str, Any]]:
-    """Settings of the three trainings: pretrain, few (labels), supervised."""
+    """Settings of the trainings: pretrain, a share of the labels each, supervised."""
     if not tiny:
-        few: dict[str, Any] = config.load(method.classify)
-        few["data"]["share"] = SHARE
-        few |= {"batch_size": 64, "steps": f"{method.steps} steps"}
-        few["optim"]["lr"] = method.rate
-        few["evaluate"]["every"] = f"{method.steps} steps"
-        few["checkpoint"]["every"] = f"{method.steps} steps"
-        few["log"]["every"] = "20 steps"
-        whole = config.load(method.classify)
-        return {
+        found = {
             "pretrain": config.load(method.pretrain),
-            "few": few,
-            "supervised": whole,
+            "supervised": config.load(method.classify),
         }
+        for asked, (share, _, steps) in FEW.items():
+            few: dict[str, Any] = config.load(method.classify)
+            few["data"]["share"] = share
+            few |= {"batch_size": 64, "steps": f"{steps} steps"}
+            few["optim"]["lr"] = method.rate
+            few["evaluate"]["every"] = f"{steps} steps"
+            few["checkpoint"]["every"] = f"{steps} steps"
+            few["log"]["every"] = "20 steps"
+            found[asked] = few
+        return found
     pretrain = config.load(f"{method.pretrain}:tiny")
     few = config.load(f"{method.classify.partition(':')[0]}:tiny")
     few["data"] = dict(pretrain["data"])
@@ -87,7 +84,7 @@ def settings_of(method: Method, tiny: bool) -> dict[str, dict[str, Any]]:
         few["model"] |= {k: pretrain["model"][k] for k in encoder}
         few["model"] |= {"channels": 3, "pool": "mean", "positions": "sincos"}
         few["model"] |= {"cls_token": True, "norm_last": True, "dropout": 0.0}
-    return {"pretrain": pretrain, "few": few, "supervised": dict(few)}
+    return {"pretrain": pretrain, "supervised": few} | dict.fromkeys(FEW, few)
 
 
 def measure(
@@ -99,34 +96,41 @@ def measure(
     tiny: bool,
 ) -> dict[str, Any]:
     """Trains all that a method needs; its numbers on the test split."""
-    settings, draws = settings_of(method, tiny), 200 if tiny else 10_000
+    settings, draws = settings_of(method, tiny), arms.draws(tiny)
     folder = root / name
     arms.fit(folder, settings["pretrain"])
     begun = {"path": str(folder), "missing": "^classify/"} | method.begin
-    runs = {
-        "pre-trained": arms.seeds(
-            root, f"{name}-few", settings["few"] | {"init_from": begun}, seeds
-        ),
-        "from chance": arms.seeds(root, f"{name}-chance", settings["few"], seeds),
-        "all labels": arms.seeds(
-            taught / method.supervised, "seed", settings["supervised"], 1
-        ),
+    runs: dict[str, dict[str, list[pathlib.Path]]] = {
+        "pre-trained": {},
+        "from chance": {},
+        "all labels": {
+            "all": arms.seeds(
+                taught / method.supervised, "seed", settings["supervised"], 1
+            )
+        },
     }
+    for asked, (_, end, _) in FEW.items():
+        for arm, short, more in (
+            ("pre-trained", "few", {"init_from": begun}),
+            ("from chance", "chance", {}),
+        ):
+            runs[arm][asked] = arms.seeds(
+                root, f"{name}-{short}{end}", settings[asked] | more, seeds
+            )
     found: dict[str, Any] = {"title": method.title, "trained": {}, "frozen": {}}
-    for arm, folders in runs.items():
-        tested = arms.predictions(folders, "test")
-        found["trained"][arm] = arms.summary(**tested, draws=draws)
+    for arm, shares in runs.items():
+        found["trained"][arm] = {
+            asked: arms.summary(**arms.predictions(folders, "test"), draws=draws)
+            for asked, folders in shares.items()
+        }
     # What the probes see of each net: learnt without labels, none, with all of them.
-    one = runs["from chance"][0]
+    one, whole = runs["from chance"]["1 %"][0], runs["all labels"]["all"][0]
     found["frozen"] = {
         "pre-trained": frozen.probes(folder, one, draws=draws),
         "from chance": frozen.probes(None, one, draws=draws),
-        "all labels": frozen.probes(
-            runs["all labels"][0], runs["all labels"][0], draws=draws
-        ),
+        "all labels": frozen.probes(whole, whole, draws=draws),
     }
-    found["steps"] = json.loads((folder / "result.json").read_text("utf-8"))["step"]
-    found["labels"] = "all made-up" if tiny else SHARE
+    found["steps"] = arms.steps([folder])[0]
     return found
 
 
@@ -138,21 +142,19 @@ def rows_of(found: dict[str, Any]) -> list[dict[str, Any]]:
             "net": arm,
             "linear": one["frozen"][arm]["linear_probe"],
             "knn": one["frozen"][arm]["knn"],
-            "few": None if arm == "all labels" else trained["accuracy"],
-            "all": trained["accuracy"] if arm == "all labels" else None,
-            "seeds": trained["seeds"],
+            "seeds": max(trained["seeds"] for trained in shares.values()),
+        }
+        | {
+            asked: shares[asked]["accuracy"] if asked in shares else None
+            for asked in (*FEW, "all")
         }
         for one in found.values()
-        for arm, trained in one["trained"].items()
+        for arm, shares in one["trained"].items()
     ]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", default="runs/self_supervision", type=pathlib.Path)
-    parser.add_argument("--seeds", default=1, type=int, help="of the few labels' runs")
+    parser = arms.parser(__doc__, "runs/self_supervision")
     parser.add_argument("--method", action="append", choices=METHODS, help="repeatable")
     parser.add_argument(
         "--taught",
@@ -160,7 +162,6 @@ def main() -> int:
         type=pathlib.Path,
         help="where experiments.fashion_mnist has its nets, or will have them",
     )
-    parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     given = parser.parse_args()
     cli.cache()
     root = given.workdir
@@ -180,7 +181,7 @@ def main() -> int:
         for key, asked in (
             ("linear", "linear probe"),
             ("knn", "20 neighbours"),
-            ("few", "1 % of labels"),
+            *((share, f"{share} of labels") for share in FEW),
             ("all", "all labels"),
         )
         if row[key]
@@ -222,7 +223,7 @@ def main() -> int:
                     "net",
                     page.column("linear", "linear probe [95 %]", ".3f"),
                     page.column("knn", "20 neighbours [95 %]", ".3f"),
-                    page.column("few", "trained on 1 % [95 %]", ".3f"),
+                    *(page.column(s, f"trained on {s} [95 %]", ".3f") for s in FEW),
                     page.column("all", "trained on all [95 %]", ".3f"),
                     "seeds",
                 ],
@@ -232,11 +233,14 @@ def main() -> int:
         ),
         page.section("Pre-training", *training),
     ]
+    for name, one in found.items():
+        seen = looking.section(root / name, f"What it looks at: {one['title']}")
+        sections += [seen] if seen else []
     path = page.write(
         root / "report.html", "Learning without labels", sections, data=found
     )
     for name, value in shown:
-        print(f"{name}: {value['value']:.4f} [{value['low']:.4f}, {value['high']:.4f}]")
+        print(f"{name}: {arms.shown(value)}")
     print(f"report: {path}")
     return 0
 

@@ -8,7 +8,6 @@ report.html, report.json, results.jsonl, a curve and the runs' folders.
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
 import time
@@ -143,12 +142,11 @@ def sections_of(
     ]
     spans = [[r["accuracy"][k] for r in rows] for k in ("value", "low", "high")]
     some, everything = found["words_of_all"]
-    gap = found["difference"]
     note = (
         f"{some:,} of the test's {everything:,} words are within the network's length "
         f"and measured, for both; {found['unknown_words']:,} of them are unknown, "
-        f"which training lacks. {MINILM} less {FREQUENT}: accuracy {gap['value']:+.4f} "
-        f"[{gap['low']:+.4f}, {gap['high']:+.4f}], over sentences."
+        f"which training lacks. {MINILM} less {FREQUENT}: accuracy "
+        f"{arms.shown(found['difference'], '+.4f')}, over sentences."
     )
     return [
         page.section(
@@ -190,20 +188,14 @@ def sections_of(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", default="runs/tagging", type=pathlib.Path)
-    parser.add_argument("--seeds", default=1, type=int)
-    parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
-    given = parser.parse_args()
+    given = arms.parser(__doc__, "runs/tagging").parse_args()
     root, began = given.workdir, time.monotonic()
     cli.cache()
     settings = config.load(CONFIG + ":tiny" * given.tiny)
     arms.say(f"training, {given.seeds} seeds")
     folders = arms.seeds(root, "minilm", settings, given.seeds)
     arms.say("test split, most frequent tags, intervals")
-    found = measure(settings, folders, 200 if given.tiny else 10_000)
+    found = measure(settings, folders, arms.draws(given.tiny))
     arms.drawing(root / "accuracy.svg", learning(folders))
     lines: list[dict[str, Any]] = [
         {"model": name, **arm} for name, arm in found["arms"].items()
@@ -217,14 +209,10 @@ def main() -> int:
         data={"results": found},
     )
     for name, arm in found["arms"].items():
-        spans = [
-            f"{key} {arm[key]['value']:.4f} [{arm[key]['low']:.4f}, "
-            f"{arm[key]['high']:.4f}]"
-            for key in ("accuracy", "known", "unknown")
-        ]
+        keys = ("accuracy", "known", "unknown")
+        spans = [f"{key} {arms.shown(arm[key])}" for key in keys]
         print(f"{name:28} {'  '.join(spans)}  macro F1 {arm['macro_f1']:.3f}")
-    gap = found["difference"]
-    print(f"difference {gap['value']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]")
+    print(f"difference {arms.shown(found['difference'], '+.4f')}")
     print(f"report: {path}  ({time.monotonic() - began:.0f} s)")
     return 0
 

@@ -107,14 +107,16 @@ def look(net: Any, variables: Mapping[str, Any], inputs: Any) -> Seen:
     return Seen(name, None if name is None else np.asarray(kernel[name]), attention)
 
 
-def section(folder: str | pathlib.Path, count: int = 4) -> page.Section | None:
+def section(
+    folder: str | pathlib.Path, heading: str = "What the net looks at", count: int = 4
+) -> page.Section | None:
     """Pictures of the first filters and the last attention of a run of images.
 
     count: images of its first evaluation split, or of training where there is none.
     None where there is nothing to draw; where its weights or its data are not there,
     the section says so.
     """
-    run, heading = workdir.open_run(folder), "What the net looks at"
+    run = workdir.open_run(folder)
     try:
         splits = (run.settings["evaluate"] or {}).get("splits") or ("train",)
         rows = run.parts.data(splits[0]).rows
