@@ -1,4 +1,4 @@
-"""A run's page: its curves, last numbers, where its time went, its config."""
+"""A run's page: its curves and last numbers, what it looks at, its time, its config."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pathlib
 from fmjax import report
 from fmjax.config import ConfigError
 from fmjax.costs import clock
-from fmjax.reporting import figures, page
+from fmjax.reporting import figures, looking, page
 
 WORDS = {
     "steps": "steps: the goodput",
@@ -56,6 +56,8 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
             ),
         ),
     ]
+    if "image" in record.get("shapes", {}) and (seen := looking.section(folder)):
+        sections.append(seen)
     if attempts := clock.read(folder / "attempts.jsonl"):
         rows = [row | {"kind": WORDS[row["kind"]]} for row in clock.shares(attempts)]
         columns: list[str | page.Column] = ["kind", page.column("seconds", "", ".1f")]

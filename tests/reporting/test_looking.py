@@ -10,7 +10,7 @@ import pytest
 from fmjax import config
 from fmjax.layers.attend import attend, weights
 from fmjax.models import cnn, resnet, vit
-from fmjax.reporting import looking, of_run, pictures
+from fmjax.reporting import looking, pictures, run_page
 from fmjax.transforms import lora, prefix, split
 from tests import runs
 
@@ -173,7 +173,7 @@ def trained(tmp_path_factory):
 
 class TestReport:
     def test_of_a_run_of_images_shows_them(self, trained):
-        html = of_run.write(trained).read_text("utf-8")
+        html = run_page.write(trained).read_text("utf-8")
         assert "Filters of embed/patches, 14x14" in html
         assert "Attention of the last of 1 layers" in html
         assert html.count("data:image/png") == 2
@@ -181,7 +181,7 @@ class TestReport:
     def test_says_why_it_can_t(self, trained, tmp_path):
         for name in ("config.json", "metrics.jsonl"):
             shutil.copy(trained / name, tmp_path)
-        html = of_run.write(tmp_path).read_text("utf-8")
+        html = run_page.write(tmp_path).read_text("utf-8")
         assert "Not drawn" in html
         assert "holds no trained weights" in html
         assert "data:image/png" not in html
