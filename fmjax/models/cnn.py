@@ -8,6 +8,7 @@ import jax
 from flax import linen as nn
 from flax.typing import Dtype
 
+from fmjax.layers.conv import max_pool
 from fmjax.layers.dropout import Dropout
 
 # classic: 3x3x32, pool, dense 64. two: Keras' mnist_convnet (two 3x3 convolutions, each
@@ -52,7 +53,7 @@ class Model(nn.Module):
                 kernel_init=he,
                 name=f"conv{i}",
             )(x)
-            x = nn.max_pool(nn.relu(x), (2, 2), strides=(2, 2))
+            x = max_pool(nn.relu(x), 2, 2)
         x = x.reshape(x.shape[0], -1)
         x = Dropout(self.dropout)(x, train=train)
         if self.dense is not None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
+from fmjax.layers.conv import max_pool
 from fmjax.layers.dropout import Dropout
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -49,7 +50,7 @@ class Model(nn.Module):
         kept, x = [], inputs
         for i, channels in enumerate(self.channels):
             if i:
-                x = nn.max_pool(x, (2, 2), (2, 2))
+                x = max_pool(x, 2, 2)
             x = self._twice(x, channels, f"down{i}")
             kept.append(x)
         x = Dropout(self.dropout)(x, train=train)

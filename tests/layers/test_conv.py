@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from fmjax.layers.conv import ConvNorm, max_pool, mean_pool, mean_to
 
@@ -37,6 +38,36 @@ def test_pools_pad_evenly_with_nothing_and_with_zeros():
         np.testing.assert_array_equal(max_pool(low, 3, 2, 1)[:, i, j], most)
         mean = padded[0][:, *window].mean((1, 2))
         np.testing.assert_allclose(mean_pool(low, 3, 2, 1)[:, i, j], mean, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 2, 1)])
+def test_a_pool_and_its_gradient_are_xlas_own(size, stride, padding):
+    # After ReLU most windows have equals; the gradient is the first one's.
+    x = np.maximum(np.random.default_rng(0).integers(-3, 3, (2, 7, 6, 3)), 0.0)
+    x = x.astype(np.float32)
+    around = ((padding, padding),) * 2
+    own = lambda x: nn.max_pool(x, (size, size), (stride, stride), around)  # noqa: E731
+    ours = lambda x: max_pool(x, size, stride, padding)  # noqa: E731
+    weights = np.random.default_rng(1).normal(size=own(x).shape)
+    want, got = (
+        jax.jit(jax.value_and_grad(lambda x: (pool(x) * weights).sum()))(x)  # noqa: B023
+        for pool in (own, ours)
+    )
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-6)
+    spoiled = np.where(np.arange(7)[:, None, None] == 3, np.nan, x)
+    np.testing.assert_array_equal(ours(spoiled), own(spoiled))
+
+
+def test_accelerators_keep_xlas_pool():
+    gradient = jax.jit(jax.grad(lambda x: max_pool(x, 2, 2).sum()))
+    traced = gradient.trace(jax.ShapeDtypeStruct((1, 4, 4, 1), "float32"))
+    lowered = {
+        where: traced.lower(lowering_platforms=(where,)).as_text()
+        for where in ("cpu", "tpu")
+    }
+    assert "select_and_scatter" in lowered["tpu"]
+    assert "select_and_scatter" not in lowered["cpu"]
 
 
 @pytest.mark.parametrize(
