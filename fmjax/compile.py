@@ -262,6 +262,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     where.add_argument("--devices", type=int, help="so many of this machine, or none")
     parser.add_argument("--slices", type=int, default=1, help="so many such slices")
     parser.add_argument("--data", choices=("stand-in", "own"), default="stand-in")
+    parser.add_argument(
+        "--effort",
+        type=float,
+        help="the compiler's, from -1, least, to 1: a first look takes a quarter of "
+        "the time, and its memory and traffic are those of a program less tuned",
+    )
     parser.add_argument("--tries", type=int, default=4, help="remedies, if too large")
     parser.add_argument("--top", type=int, default=8, help="arrays to list")
     parser.add_argument("--json", default="", help="file to write everything to")
@@ -276,6 +282,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings["parallel"] = (settings["parallel"] or {}) | {"slices": given.slices}
     # What a compilation costs is not told by a program that was kept.
     jax.config.update("jax_enable_compilation_cache", False)
+    if given.effort is not None:
+        jax.config.update("jax_exec_time_optimization_effort", given.effort)
     there: Any = given.devices
     if given.topology:
         there = devices_of(given.topology, given.slices)
@@ -283,6 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         there = jax.devices()[: given.devices]
     found = {"config": given.config, "overrides": given.overrides}
     found |= {"topology": given.topology, "data": given.data}
+    found |= {"effort": given.effort}
     found |= measure(settings, there, top=given.top)
     if not found.get("fits", True):
         found["tried"] = fitting(settings, there, given.tries)

@@ -1,0 +1,315 @@
+"""A training step of fmjax beside torch's, and beside one written by hand.
+
+    pip install -e '.[experiments,parity]'
+    python -m experiments.speed.train_step [--threads 1] [--only GPT-2]
+
+Three steps of the same sizes take turns on the same batch, all in float32, without
+dropout, with the optimizer's update: fmjax's own (`train.prepare`, compiled as the loop
+does, its numbers read), the same model's loss with `jax.grad` and optax in a dozen
+lines, and the public implementation in eager torch. A line a case goes to
+train_step.jsonl beside this file, or to --output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from experiments.speed import generation
+
+SMALL = {"width": 384, "depth": 6, "heads": 6, "mlp_width": 1536}
+THEIRS = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6}
+THEIRS |= {"intermediate_size": 1536}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """config: ours, with settings changed; kind: a transformers class and fields."""
+
+    config: str
+    changes: Mapping[str, Any]
+    kind: str
+    fields: Mapping[str, Any]
+
+
+def _model(**fields: Any) -> dict[str, Any]:
+    return {f"model.{name}": value for name, value in fields.items()}
+
+
+CASES = {
+    "BERT 6x384, 8 x 128": Case(
+        "configs/bert/pretrain.py",
+        _model(size=None, vocab_size=30522, **SMALL)
+        | {"data.length": 128, "inputs.predictions": 128, "inputs.rate": 1.0}
+        | {"batch_size": 8},
+        "BertForPreTraining",
+        THEIRS | dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
+    ),
+    "GPT-2 6x384, 4 x 256": Case(
+        "configs/gpt/language_model.py",
+        _model(vocab_size=50257, **(SMALL | {"max_length": 256}))
+        | {"data.length": 256, "batch_size": 4},
+        "GPT2LMHeadModel",
+        dict(n_embd=384, n_layer=6, n_head=6, n_positions=256)
+        | dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
+    ),
+    "T5 6x512, 4 x 128 to 64": Case(
+        "configs/transformer/translation.py",
+        {"model": dict(name="t5", size="small", vocab_size=32128, dropout=0.0)}
+        | {"inputs.length": 128, "inputs.target_length": 64, "batch_size": 4}
+        | {"objective.label_smoothing": 0.0},
+        "T5ForConditionalGeneration",
+        dict(d_model=512, num_layers=6, num_heads=8, d_ff=2048, vocab_size=32128)
+        | dict(dropout_rate=0.0, decoder_start_token_id=0),
+    ),
+    "ViT-S/16, 4 x 224 x 224": Case(
+        "configs/vit/imagenet.py:S/16",
+        _model(scan=False, dtype="float32")
+        | {"inputs.mixup": 0.0, "inputs.randaugment": None, "batch_size": 4},
+        "ViTForImageClassification",
+        dict(hidden_size=384, num_hidden_layers=12, num_attention_heads=6)
+        | dict(intermediate_size=1536, num_labels=1000)
+        | dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
+    ),
+    "ResNet-50, 8 x 128 x 128": Case(
+        "configs/resnet/imagenet.py:50",
+        _model(dtype="float32") | {"inputs.size": 128, "batch_size": 8},
+        "ResNetForImageClassification",
+        dict(num_labels=1000),
+    ),
+    "small CNN, 64 x 28 x 28": Case(
+        "configs/cnn/fashion_mnist.py", {"model.classes": 10}, "cnn", {}
+    ),
+}
+
+
+def settings(case: Case) -> dict[str, Any]:
+    """Ours, with made-up data and plain AdamW: no clipping, decay or schedule."""
+    from fmjax import config
+    from fmjax.costs import stand_in
+
+    overrides = {k: str(v) for k, v in case.changes.items() if k != "model"}
+    made = config.load(case.config, overrides)
+    made["model"] = case.changes.get("model", made["model"])
+    made["optim"] = dict(name="adamw", lr=1e-4, weight_decay=0.01, no_decay=r"^$")
+    made = stand_in.settings(made)
+    if made["data"]["name"] == "synthetic_images" and case.kind == "cnn":
+        made["data"] = dict(name="synthetic_images", shape=(28, 28, 1), classes=10)
+    return made
+
+
+def ours(case: Case) -> tuple[Callable, Callable, dict[str, Any]]:
+    """(fmjax's step, one by hand), which return their loss, and what is known."""
+    import jax
+    import optax
+
+    from fmjax import parallel, train
+    from fmjax import step as stepping
+    from fmjax.costs import account, flops
+
+    whole = {"evaluate": None, "checkpoint": None, "log": None, "guard": None}
+    whole |= {"transforms": None, "init_from": None, "accum": 1, "seed": 0}
+    setup = train.prepare(whole | settings(case))
+    batch = parallel.put(setup.train_set.at(0), setup.plan)
+    state = jax.jit(setup.create)(jax.random.key(0))
+    told = {"parameters": account.count(state.params)}
+    told["model_flops"] = flops.count(setup.step, setup.state, batch)
+    began = time.monotonic()
+    compiled = parallel.compile_step(setup.step, setup.state, batch, setup.plan)
+    told["compile_seconds"] = time.monotonic() - began
+    net, objective = setup.parts.net, setup.parts.objective
+    tx = optax.adamw(1e-4, weight_decay=0.01)
+
+    @jax.jit
+    def by_hand(params, extras, moments, batch, key):
+        def loss(params, extras):
+            apply = stepping.pure(net)
+            sums, _, extras = objective(apply, params, extras, batch, key)
+            return sum(total / weight for total, weight in sums.values()), extras
+
+        grads = jax.value_and_grad(loss, has_aux=True)
+        (value, extras), slope = grads(params, extras)
+        updates, moments = tx.update(slope, moments, params)
+        return value, optax.apply_updates(params, updates), extras, moments
+
+    by_hand = jax.jit(by_hand, donate_argnums=(0, 1, 2))
+    copy = lambda tree: jax.tree.map(lambda x: x.copy(), tree)  # noqa: E731
+    params, extras = copy(state.params), copy(state.extras)
+    held: dict[str, Any] = {"ours": state}
+    held["bare"] = (params, extras, tx.init(params))
+    key = jax.random.key(1)
+
+    def step() -> float:
+        held["ours"], sums = compiled(held["ours"], batch)
+        return stepping.means(jax.device_get(sums))["loss"]
+
+    def bare() -> float:
+        value, *held["bare"] = by_hand(*held["bare"], batch, key)
+        return float(value)
+
+    return step, bare, told | {"batch": batch}
+
+
+def torchs(case: Case, batch: Any) -> Callable:
+    """The public implementation's step on our batch; it returns its loss."""
+    import numpy as np
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    inputs, host = batch["inputs"], lambda x: torch.tensor(np.array(x))
+    long = lambda x: host(x).long()  # noqa: E731
+    given: dict[str, Any] = {}
+    if case.kind == "cnn":
+        net: Any = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 32, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+            torch.nn.Flatten(), torch.nn.Linear(32 * 13 * 13, 64), torch.nn.ReLU(),
+            torch.nn.Linear(64, 10),
+        )  # fmt: skip
+    else:
+        kind = getattr(transformers, case.kind)
+        net = kind(kind.config_class(**case.fields))
+    if case.kind == "BertForPreTraining":
+        spots = long(inputs["positions"])
+        labels = torch.full(inputs["tokens"].shape, -100)
+        labels.scatter_(1, spots, long(batch["targets"]))
+        given = dict(input_ids=long(inputs["tokens"]), labels=labels)
+        given |= dict(token_type_ids=long(inputs["types"]))
+        given |= dict(attention_mask=long(inputs["mask"]))
+        given |= dict(next_sentence_label=long(batch["next"]))
+    elif case.kind == "GPT2LMHeadModel":
+        tokens = long(inputs["tokens"])
+        given = dict(input_ids=tokens, labels=tokens)
+    elif case.kind == "T5ForConditionalGeneration":
+        given = dict(input_ids=long(inputs["tokens"]), labels=long(batch["targets"]))
+        given |= dict(attention_mask=long(inputs["mask"]))
+    else:
+        images = host(inputs).permute(0, 3, 1, 2).contiguous()
+        labels = long(batch["label"])
+        if case.kind != "cnn":
+            given = dict(pixel_values=images, labels=labels % 1000)
+    net.train()
+    update = torch.optim.AdamW(net.parameters(), lr=1e-4, weight_decay=0.01)
+
+    def step() -> float:
+        update.zero_grad()
+        if given:
+            loss = net(**given).loss
+        else:
+            loss = torch.nn.functional.cross_entropy(net(images), labels)
+        loss.backward()
+        update.step()
+        return float(loss.detach())
+
+    return step
+
+
+def peak(repeats: int = 5) -> float:
+    """FLOP/s of a product of two 1024 x 1024 matrices, the best of some."""
+    import jax
+    import jax.numpy as jnp
+
+    x = jnp.ones((1024, 1024))
+    product = jax.jit(lambda a, b: a @ b)
+    product(x, x).block_until_ready()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        product(x, x).block_until_ready()
+        times.append(time.perf_counter() - began)
+    return 2 * 1024**3 / min(times)
+
+
+def measure(case: Case, repeats: int) -> dict[str, Any]:
+    """Seconds a step of each (median, least, most), and ratios turn by turn."""
+    step, bare, told = ours(case)
+    steps = {"fmjax": step, "by hand": bare, "torch": torchs(case, told.pop("batch"))}
+    first = {name: one() for name, one in steps.items()}
+    for one in steps.values():  # torch's second step is slower than its third
+        one()
+    wall: dict[str, list[float]] = {name: [] for name in steps}
+    busy: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, one in steps.items():
+            began, used = time.perf_counter(), time.process_time()
+            one()
+            wall[name].append(time.perf_counter() - began)
+            busy[name].append(time.process_time() - used)
+    found: dict[str, Any] = told | {"first_losses": first}
+    for name in steps:
+        found[name] = {
+            "seconds": statistics.median(wall[name]),
+            "least": min(wall[name]),
+            "most": max(wall[name]),
+            "processor_seconds": statistics.median(busy[name]),
+        }
+    for name in ("torch", "by hand"):
+        # Processor seconds: other work on the machine is in the clock's.
+        pairs = zip(busy[name], busy["fmjax"], strict=True)
+        turns = sorted(theirs / mine for theirs, mine in pairs)
+        found[f"{name} / fmjax"] = statistics.median(turns)
+        found[f"{name} / fmjax, by turn"] = turns
+    fastest = min(busy["fmjax"])
+    return found | {"flops_per_second": found["model_flops"] / fastest}
+
+
+def table(lines: list[dict[str, Any]]) -> str:
+    """The lines as Markdown, for README.md."""
+    heads = ("step", "threads", "fmjax, ms", "torch, ms", "torch / fmjax [by turn]")
+    heads += ("by hand / fmjax [by turn]", "of the matmul peak")
+    rows = [heads, ("---",) * len(heads)]
+    for line in lines:
+        spread = lambda name: (  # noqa: E731
+            f"{line[name]:.2f} [{line[f'{name}, by turn'][0]:.2f}, "  # noqa: B023
+            f"{line[f'{name}, by turn'][-1]:.2f}]"  # noqa: B023
+        )
+        milli = lambda name: f"{1e3 * line[name]['processor_seconds']:.0f}"  # noqa: E731, B023
+        share = line["flops_per_second"] / line["peak"]
+        cells = (line["case"], str(line["threads"]), milli("fmjax"), milli("torch"))
+        cells += (spread("torch / fmjax"), spread("by hand / fmjax"), f"{share:.0%}")
+        rows.append(cells)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    here = pathlib.Path(__file__).parent
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=here / "train_step.jsonl"
+    )
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--only", default="", help="cases whose name has this")
+    given = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    if not 1 <= given.threads <= len(cores):
+        parser.error(f"--threads must be 1 to {len(cores)}")
+    # XLA makes a thread for each processor it may use, which it learns at its start.
+    os.sched_setaffinity(0, cores[: given.threads])
+    import torch
+
+    torch.set_num_threads(given.threads)
+    for name, case in CASES.items():
+        if given.only not in name:
+            continue
+        at = generation.conditions(given.threads)
+        line = {"case": name, "peak": peak(), **measure(case, given.repeats)}
+        line |= {"repeats": given.repeats} | at | {"load_after": os.getloadavg()[0]}
+        with open(given.output, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    read = given.output.read_text("utf-8").splitlines()
+    print(table([json.loads(line) for line in read]))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
