@@ -69,7 +69,11 @@ def devices_of(topology: str, slices: int = 1) -> list[Any]:
 
 
 def measure(
-    settings: Mapping[str, Any], there: Any = None, *, top: int = 8
+    settings: Mapping[str, Any],
+    there: Any = None,
+    *,
+    top: int = 8,
+    donate: bool = True,
 ) -> dict[str, Any]:
     """What the train step of a config costs on `there`, devices or their number.
 
@@ -104,7 +108,7 @@ def measure(
     found |= {"device": chip.name if chip else kind}
     began = time.monotonic()
     try:
-        compiled = parallel.compile_step(setup.step, setup.state, batch, plan)
+        compiled = parallel.compile_step(setup.step, setup.state, batch, plan, donate)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -268,6 +272,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the compiler's, from -1, least, to 1: a first look takes a quarter of "
         "the time, and its memory and traffic are those of a program less tuned",
     )
+    parser.add_argument(
+        "--keep", action="store_true", help="the state's buffers are not given away"
+    )
     parser.add_argument("--tries", type=int, default=4, help="remedies, if too large")
     parser.add_argument("--top", type=int, default=8, help="arrays to list")
     parser.add_argument("--json", default="", help="file to write everything to")
@@ -292,7 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = {"config": given.config, "overrides": given.overrides}
     found |= {"topology": given.topology, "data": given.data}
     found |= {"effort": given.effort}
-    found |= measure(settings, there, top=given.top)
+    found |= measure(settings, there, top=given.top, donate=not given.keep)
     if not found.get("fits", True):
         found["tried"] = fitting(settings, there, given.tries)
     if given.json:

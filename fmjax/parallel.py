@@ -135,7 +135,7 @@ def like_batch(local: Any, plan: Plan) -> Any:
     return jax.tree.map(shape, local, sharding.of_batch(local, plan))
 
 
-def compile_step(step: Any, state: Any, batch: Any, plan: Plan):
+def compile_step(step: Any, state: Any, batch: Any, plan: Plan, donate: bool = True):
     """Compiles step(state, batch) -> (state, sums) ahead of time; donates the state.
 
     state: shapes with shardings; batch: what `put` makes, or its shapes. Under pmap the
@@ -161,7 +161,8 @@ def compile_step(step: Any, state: Any, batch: Any, plan: Plan):
         )
         return mapped.lower(state, batch).compile()
     places = jax.tree.map(lambda x: x.sharding, state)
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(places, plan.whole))
+    given = 0 if donate else ()
+    jitted = jax.jit(step, donate_argnums=given, out_shardings=(places, plan.whole))
     return jitted.lower(state, batch).compile()
 
 

@@ -69,7 +69,8 @@ def test_smaller_slices_are_tried_until_one_is_too_small(tmp_path, monkeypatch, 
     assert "| one | v5e:2x2 | 1,000 M | 64 | 32.0 / 16.0 | **no** | 1 |" in printed
     assert "| 8.0 / 16.0 | yes | 1 | 75% | 0.0 | 100, 200, 0 | 50% | 60 |" in printed
     assert lines[0]["command"] == (
-        "python -m fmjax.compile --config a.py --topology v5e:4x4 --tries 0"
+        "python -m fmjax.compile --config a.py --topology v5e:4x4 --effort -1.0 "
+        "--tries 0"
     )
 
 

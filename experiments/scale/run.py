@@ -37,6 +37,7 @@ class Row(NamedTuple):
     topologies: tuple[str, ...]
     changes: Mapping[str, Any] = {}  # dotted settings
     slices: int = 1
+    keep: bool = False  # the state's buffers are not given away
     effort: float | None = -1.0  # the compiler's; None: its default
 
 
@@ -131,25 +132,25 @@ WEAK = tuple(
     for chips, topology in CHIPS.items()
 )
 
-SMALL = {"model.vocab_size": 50304, "batch_size": 32, "model.remat": None}
+# On 4 chips of v5e, each with a quarter of the state and of the batch.
+SMALL = PADDED | {"batch_size": 32, "model.remat": None}
+FULL = SMALL | {"model.remat": "full"}
 MEMORY = tuple(
-    Row(name, f"{GPT}:gpt2", ("v5e:2x2",), SMALL | changes)
+    Row(name, f"{GPT}:gpt2", ("v5e:2x2",), changes)
     for name, changes in (
-        ("scan, remat full", {"model.remat": "full"}),
-        ("scan, remat dots", {"model.remat": "dots"}),
-        ("scan, no remat", {}),
-        ("scan, remat full, 4 microbatches", {"model.remat": "full", "accum": 4}),
-        (
-            "scan, remat full, whole copies",
-            {"model.remat": "full", "parallel.params": "replicate"},
-        ),
-        (
-            "scan, remat full, adafactor",
-            {"model.remat": "full", "optim.name": "adafactor"},
-        ),
-        ("no scan, remat full", {"model.remat": "full", "model.scan": False}),
+        ("remat full, chunked vocabulary", FULL | {"objective.chunk": 128}),
+        ("remat full", FULL),
+        ("remat dots", SMALL | {"model.remat": "dots"}),
+        ("no remat", SMALL),
+        ("remat full, whole copies", FULL | {"parallel.params": "replicate"}),
+        ("remat full, 4 microbatches", FULL | {"accum": 4}),
+        ("remat full, adafactor", FULL | {"optim.name": "adafactor"}),
+        ("remat full, float32", FULL | {"model.dtype": "float32"}),
+        ("remat full, no scan", FULL | {"model.scan": False}),
     )
 )
+KEPT = "remat full, buffers kept"
+MEMORY += (Row(KEPT, f"{GPT}:gpt2", ("v5e:2x2",), FULL, keep=True),)
 PARTS = {"fit": FIT, "weak": WEAK, "memory": MEMORY}
 
 
@@ -158,6 +159,7 @@ def command(row: Row, topology: str) -> list[str]:
     flags = [f"--config.{key}={value}" for key, value in row.changes.items()]
     words = ["fmjax.compile", "--config", row.config, "--topology", topology, *flags]
     words += ["--slices", str(row.slices)] if row.slices > 1 else []
+    words += ["--keep"] if row.keep else []
     words += [] if row.effort is None else ["--effort", str(row.effort)]
     return [*words, "--tries", "0"]
 

@@ -114,12 +114,17 @@ def ours(case: Case) -> tuple[Callable, Callable, dict[str, Any]]:
     from fmjax import step as stepping
     from fmjax.costs import account, flops
 
-    whole = {"evaluate": None, "checkpoint": None, "log": None, "guard": None}
+    whole: dict[str, Any] = {
+        "evaluate": None,
+        "checkpoint": None,
+        "log": None,
+        "guard": None,
+    }
     whole |= {"transforms": None, "init_from": None, "accum": 1, "seed": 0}
     setup = train.prepare(whole | settings(case))
     batch = parallel.put(setup.train_set.at(0), setup.plan)
     state = jax.jit(setup.create)(jax.random.key(0))
-    told = {"parameters": account.count(state.params)}
+    told: dict[str, Any] = {"parameters": account.count(state.params)}
     told["model_flops"] = flops.count(setup.step, setup.state, batch)
     began = time.monotonic()
     compiled = parallel.compile_step(setup.step, setup.state, batch, setup.plan)
@@ -262,7 +267,13 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
 
 def table(lines: list[dict[str, Any]]) -> str:
     """The lines as Markdown, for README.md."""
-    heads = ("step", "threads", "fmjax, ms", "torch, ms", "torch / fmjax [by turn]")
+    heads: tuple[str, ...] = (
+        "step",
+        "threads",
+        "fmjax, ms",
+        "torch, ms",
+        "torch / fmjax [by turn]",
+    )
     heads += ("by hand / fmjax [by turn]", "of the matmul peak")
     rows = [heads, ("---",) * len(heads)]
     for line in lines:
@@ -272,7 +283,12 @@ def table(lines: list[dict[str, Any]]) -> str:
         )
         milli = lambda name: f"{1e3 * line[name]['processor_seconds']:.0f}"  # noqa: E731, B023
         share = line["flops_per_second"] / line["peak"]
-        cells = (line["case"], str(line["threads"]), milli("fmjax"), milli("torch"))
+        cells: tuple[str, ...] = (
+            line["case"],
+            str(line["threads"]),
+            milli("fmjax"),
+            milli("torch"),
+        )
         cells += (spread("torch / fmjax"), spread("by hand / fmjax"), f"{share:.0%}")
         rows.append(cells)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
