@@ -74,6 +74,18 @@ def test_smaller_slices_are_tried_until_one_is_too_small(tmp_path, monkeypatch, 
     )
 
 
+def test_a_lost_host_is_told_as_it_was():
+    """The README's table is the file's."""
+    told = (run.ROOT / "README.md").read_text("utf-8")
+    found = json.loads((run.ROOT / "two_hosts.json").read_text("utf-8"))
+    assert found["runs"]
+    for line in found["runs"]:
+        equal = "yes, to the bit" if line["equal"] else "**no**"
+        cells = f"{line['lost by']} at step {line['steps']}", str(line["exit_code"])
+        cells += f"{line['seconds']:.1f} s", str(line["went_on_from"]), equal
+        assert f"| {' | '.join(cells)} |" in told
+
+
 def test_the_figure_is_of_what_was_measured():
     lines = [
         {"part": "weak", "fits": True, "devices": n, "peak_bytes": 8 + n}

@@ -1,0 +1,160 @@
+"""What the loop adds to a step, how long a run takes to begin, and what saving stops.
+
+    pip install -e '.[experiments]'
+    python -m experiments.speed.loop [--part loop --part start --part saving]
+
+loop: `train.train` over 60 steps of made-up data, with its input pipeline, metrics and
+records, in turns with the bare step of `train_step`, by hand, on one batch; both are in
+seconds of the processor, all threads together. start: the whole command up to the end
+of its first step, with an empty compilation cache and again. saving: how long the loop
+stands still for a checkpoint. A line each goes to loop.jsonl beside this file, or to
+--output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from typing import Any
+
+from experiments.speed import generation, train_step
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS = 60
+CASES = ("small CNN, 64 x 28 x 28", "GPT-2 2x128, 8 x 128", "BERT 2x128, 32 x 64")
+LOOPS = {
+    CASES[0]: train_step.CASES[CASES[0]],
+    CASES[1]: train_step.Case(
+        "configs/gpt/language_model.py", {"model.vocab_size": 4096}, "", {}
+    ),
+    CASES[2]: train_step.Case(
+        "configs/bert/pretrain.py", {"model.vocab_size": 4096}, "", {}
+    ),
+}
+BEGIN = ("--config.model.depth=6", "--config.model.width=384", "--config.steps=1")
+BEGIN += ("--config.model.mlp_width=1536", "--config.evaluate=none")
+TINY = "configs/gpt/language_model.py:tiny"
+
+
+def loop(name: str, turns: int) -> dict[str, Any]:
+    """Processor seconds of a step in the loop and by hand, in turns."""
+    from fmjax import report
+    from fmjax.costs import clock
+    from fmjax.train import train
+
+    case = LOOPS[name]
+    _, bare, _ = train_step.ours(case)
+    bare()
+    made = train_step.settings(case)
+    made |= {"steps": STEPS, "log": {"every": STEPS // 3}, "evaluate": None}
+    made["checkpoint"] = {"every": 10 * STEPS}
+    # The loop's own clock, of the processor: other work on the machine is left out.
+    clock.time = types.SimpleNamespace(monotonic=time.process_time, time=time.time)  # type: ignore[assignment]
+    inside, by_hand = [], []
+    try:
+        for _ in range(turns):
+            began = time.process_time()
+            for _ in range(STEPS):
+                bare()
+            by_hand.append((time.process_time() - began) / STEPS)
+            with tempfile.TemporaryDirectory() as folder:
+                train(folder, **made)
+                # The first record has the first steps, with what is set up once.
+                lines = [x for x in report.read(folder) if "lr" in x][1:]
+            rates = [x["examples_per_second"] / made["batch_size"] for x in lines]
+            inside.append(1 / statistics.median(rates))
+    finally:
+        clock.time = time
+    pairs = zip(inside, by_hand, strict=True)
+    return {
+        "loop_seconds": inside,
+        "by_hand_seconds": by_hand,
+        "ratio_by_turn": sorted(a / b for a, b in pairs),
+        "ratio": statistics.median(inside) / statistics.median(by_hand),
+    }
+
+
+def command(folder: str, cache: str, *flags: str) -> dict[str, float]:
+    """Seconds of the clock and of the processor that a training command takes."""
+    words = [sys.executable, "-m", "fmjax.train", "--config", TINY]
+    environment = os.environ | {"XDG_CACHE_HOME": cache, "PYTHONPATH": str(ROOT)}
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    subprocess.run(
+        [*words, "--workdir", folder, *flags],
+        env=environment,
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": time.monotonic() - began, "processor_seconds": used}
+
+
+def start(turns: int) -> dict[str, Any]:
+    """A GPT of 6 x 384 from the command to the end of one step and its checkpoint."""
+    found: dict[str, Any] = {"cold": [], "warm": []}
+    for _ in range(turns):
+        with tempfile.TemporaryDirectory() as room:
+            for kind in ("cold", "warm"):
+                told = command(f"{room}/{kind}", f"{room}/cache", *BEGIN)
+                found[kind].append(told)
+    return found
+
+
+def saving(saves: int = 6) -> dict[str, Any]:
+    """Seconds that the loop stands still for each save of a GPT of 6 x 384."""
+    from fmjax.costs import clock
+
+    with tempfile.TemporaryDirectory() as room:
+        flags = [flag for flag in BEGIN if "steps" not in flag]
+        flags += [f"--config.steps={5 * saves}", "--config.checkpoint.every=5"]
+        command(f"{room}/run", f"{room}/cache", *flags)
+        (line,) = clock.read(pathlib.Path(room, "run", "attempts.jsonl"))
+        files = list(pathlib.Path(room, "run/checkpoints").rglob("*"))
+        size = sum(p.stat().st_size for p in files if p.is_file())
+    found = {"steps": 5 * saves, "saves": saves, "seconds": line["seconds"]}
+    found["stall_seconds"] = line["seconds"]["checkpoint"] / saves
+    return found | {"bytes_of_those_kept": size}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    here = pathlib.Path(__file__).parent
+    parser.add_argument("--output", type=pathlib.Path, default=here / "loop.jsonl")
+    parser.add_argument("--turns", type=int, default=3)
+    parts = ("loop", "start", "saving")
+    parser.add_argument("--part", action="append", choices=parts)
+    given = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+
+    def record(what: str, told: dict[str, Any]) -> None:
+        line = {"part": what} | told | generation.conditions(cores)
+        print(json.dumps(line), flush=True)
+        with open(given.output, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    chosen = given.part or parts
+    if "loop" in chosen:
+        for name in CASES:
+            record("loop", {"case": name} | loop(name, given.turns))
+    if "start" in chosen:
+        record("start", start(given.turns))
+    if "saving" in chosen:
+        record("saving", saving())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
