@@ -40,7 +40,11 @@ LOOPS = {
         "configs/bert/pretrain.py", {"model.vocab_size": 4096}, "", {}
     ),
 }
-BEGIN = ("--config.model.depth=6", "--config.model.width=384", "--config.steps=1")
+BEGIN: tuple[str, ...] = (
+    "--config.model.depth=6",
+    "--config.model.width=384",
+    "--config.steps=1",
+)
 BEGIN += ("--config.model.mlp_width=1536", "--config.evaluate=none")
 TINY = "configs/gpt/language_model.py:tiny"
 
