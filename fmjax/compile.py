@@ -20,21 +20,18 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 import os
 import pathlib
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from fmjax import cli, config, parallel, train
-from fmjax.costs import account, chips, flops, hlo, stand_in
+from fmjax.costs import account, chips, flops, hlo, memory, stand_in
 from fmjax.costs.collectives import axes_of
-from fmjax.trees import paths
 
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "": 1}
 
@@ -98,8 +95,8 @@ def measure(
         "batch_size": settings["batch_size"],
         "parameters": account.count(setup.state.params),
         "model_flops": flops.count(account.plain(setup), setup.state, batch),
-        "state_bytes": sum(map(_local, jax.tree.leaves(setup.state))),
-        "largest_arrays": largest(setup.state, top),
+        "state_bytes": sum(map(memory.local, jax.tree.leaves(setup.state))),
+        "largest_arrays": memory.largest(setup.state, top),
     }
     if isinstance(there, int):
         return found
@@ -113,10 +110,10 @@ def measure(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         found["compile_seconds"] = time.monotonic() - began
-        held = values(setup.step, (setup.state, batch), top)
+        held = memory.values(setup.step, (setup.state, batch), top)
         return found | exhausted(str(error)) | {"largest_values": held}
     found["compile_seconds"] = time.monotonic() - began
-    memory = compiled.memory_analysis()
+    room = compiled.memory_analysis()
     cost = hlo.costs(hlo.parse(compiled.as_text()))
     axes = {
         one.name: "+".join(axes_of(one.groups, plan.mesh.shape) or ("unknown axes",))
@@ -125,10 +122,10 @@ def measure(
     unknown = [name for name, times in cost.loops if not times]
     found |= {
         "fits": True,
-        "peak_bytes": memory.peak_memory_in_bytes,
-        "argument_bytes": memory.argument_size_in_bytes,
-        "temporary_bytes": memory.temp_size_in_bytes,
-        "code_bytes": memory.generated_code_size_in_bytes,
+        "peak_bytes": room.peak_memory_in_bytes,
+        "argument_bytes": room.argument_size_in_bytes,
+        "temporary_bytes": room.temp_size_in_bytes,
+        "code_bytes": room.generated_code_size_in_bytes,
         "flops_per_device": cost.flops,
         "useful": found["model_flops"] / max(cost.flops * plan.mesh.size, 1),
         "hbm_traffic_bytes": cost.bytes,
@@ -146,29 +143,6 @@ def measure(
     return found
 
 
-def _local(leaf: Any) -> int:
-    """Bytes of an array on one device."""
-    size = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else None
-    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * (
-        size or leaf.dtype.itemsize
-    )
-
-
-def largest(state: Any, top: int) -> list[dict[str, Any]]:
-    """The arrays of a state that take most on one device, with where they live."""
-    found: list[dict[str, Any]] = [
-        {
-            "path": path,
-            "shape": list(leaf.shape),
-            "dtype": str(leaf.dtype),
-            "sharding": ", ".join(map(str, leaf.sharding.spec)) or "whole",
-            "bytes": _local(leaf),
-        }
-        for path, leaf in zip(paths(state), jax.tree.leaves(state), strict=True)
-    ]
-    return sorted(found, key=lambda row: -row["bytes"])[:top]
-
-
 def exhausted(message: str) -> dict[str, Any]:
     """What the compiler says it needs for a program that does not fit."""
     size = r"([\d.]+)([KMG]?)"
@@ -182,65 +156,13 @@ def exhausted(message: str) -> dict[str, Any]:
     return {"fits": False, "peak_bytes": needed, "capacity_bytes": there}
 
 
-def values(function: Callable, args: Sequence[Any], top: int) -> list[dict[str, Any]]:
-    """The largest arrays that a function computes, of all devices together.
-
-    Many of them are never stored whole: what is fused, or cut into parts. They tell
-    where to look.
-    """
-    found: dict[tuple, dict[str, Any]] = {}
-    todo = [jax.make_jaxpr(function)(*args).jaxpr]
-    while todo:
-        for eqn in todo.pop().eqns:
-            inner = [sub for p in eqn.params.values() for sub in flops.jaxprs(p)]
-            todo += inner
-            for var in eqn.outvars:
-                shape, dtype = getattr(var.aval, "shape", None), var.aval.dtype
-                if inner or shape is None or not jnp.issubdtype(dtype, jnp.number):
-                    continue
-                row = found.setdefault(
-                    (shape, dtype),
-                    {"shape": list(shape), "dtype": str(dtype), "made by": [], "of": 0}
-                    | {"bytes": math.prod(shape) * dtype.itemsize},
-                )
-                row["of"] += 1
-                if eqn.primitive.name not in row["made by"]:
-                    row["made by"].append(eqn.primitive.name)
-    return sorted(found.values(), key=lambda row: -row["bytes"])[:top]
-
-
-def remedies(settings: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
-    """Changes that make a step smaller, the cheapest first: (in words, overrides)."""
-    model, laid = settings["model"], settings.get("parallel") or {}
-    fields = config.fields(config.find("model", model["name"]).Model)
-    sized = config.find("model", model["name"]).SIZES.get(model.get("size"), {}) | model
-    found = []
-    if laid.get("params", "replicate") == "replicate":
-        found.append(("parameters cut", {"parallel.params": "fsdp"}))
-    if "dtype" in fields and sized.get("dtype", "float32") == "float32":
-        found.append(("computed in bfloat16", {"model.dtype": "bfloat16"}))
-    if "remat" in fields and sized.get("remat") != "full":
-        found.append(("remat", {"model.remat": "full"}))
-    if "scan" in fields and not sized.get("scan"):
-        found.append(("scan over depth", {"model.scan": "true"}))
-    accum, size = settings.get("accum", 1), settings["batch_size"]
-    found.append((f"{2 * accum} microbatches", {"accum": str(2 * accum)}))
-    found.append((f"{8 * accum} microbatches", {"accum": str(8 * accum)}))
-    if "tensor" not in str(laid.get("params")) and "heads" in fields:
-        cut = {"parallel.params": "fsdp+tensor"}
-        cut["parallel.mesh"] = "(('data', -1), ('model', 4))"
-        found.append(("tensor parallelism of 4", cut))
-    found.append((f"a batch of {size // 8}", {"batch_size": str(size // 8)}))
-    return found
-
-
 def fitting(
     settings: Mapping[str, Any], there: Sequence, tries: int
 ) -> list[dict[str, Any]]:
     """Tries remedies, each on top of the last, until one fits or `tries` are done."""
     rows: list[dict[str, Any]] = []
     changes: dict[str, str] = {}
-    for words, change in remedies(settings)[:tries]:
+    for words, change in memory.remedies(settings)[:tries]:
         trial = json.loads(json.dumps(settings))
         for key, text in (changes | change).items():
             config.override(trial, key, text)

@@ -64,7 +64,7 @@ class Report:
         event = lambda line: any(key.startswith("event/") for key in line)  # noqa: E731
         kept = [json.dumps(x) + "\n" for x in lines if event(x) or x["step"] <= last(x)]
         files.replace(self.path, "".join(kept))
-        opened = trackers.start(log, workdir, settings)
+        opened = trackers.start(log, workdir, settings, self.say)
         self.trackers = [track for track, _ in opened]
         self.endings = [end for _, end in opened]
         self.file = self.path.open("a", encoding="utf-8")

@@ -26,7 +26,7 @@ from fmjax import parallel as devices
 from fmjax import report as reports
 from fmjax import step as stepping
 from fmjax import workdir as workdirs
-from fmjax.costs import account, trace
+from fmjax.costs import account, memory, trace
 from fmjax.costs import clock as clocks
 from fmjax.data import batches
 from fmjax.keeping import guard as guards
@@ -230,6 +230,7 @@ def train(
         tracing(workdir, profile, setup.each["all"]) as look,
         lock.held(workdir),
         watchdog.watching(workdir, setup.guard) as alive,
+        memory.explained(settings, setup),
     ):
         if result := workdirs.claim(workdir, settings, setup.parts):
             return result

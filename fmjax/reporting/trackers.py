@@ -13,15 +13,30 @@ Tracker = tuple[Callable, Callable]  # track(step, numbers), end()
 
 
 def start(
-    log: Any, workdir: str | pathlib.Path, config: Mapping[str, Any]
+    log: Any,
+    workdir: str | pathlib.Path,
+    config: Mapping[str, Any],
+    say: Callable[[str], None],
 ) -> list[Tracker]:
-    """The trackers that `log` (a train.Log) asks for.
+    """The trackers that `log` (a train.Log) asks for; `say` tells of one that fails.
 
+    A server that is out of reach ends no run: all its numbers are in the workdir.
     Raises ConfigError naming the extra where a package is absent.
     """
-    opened = [_tensorboard(workdir)] if log.tensorboard else []
-    opened += [_wandb(workdir, log.wandb, config)] if log.wandb else []
-    opened += [_mlflow(log.mlflow, config)] if log.mlflow else []
+    asked = (
+        (log.tensorboard, lambda: _tensorboard(workdir)),
+        (log.wandb, lambda: _wandb(workdir, log.wandb, config)),
+        (log.mlflow, lambda: _mlflow(log.mlflow, config)),
+    )
+    opened = []
+    for wanted, begin in asked:
+        if wanted:
+            try:
+                opened.append(begin())
+            except ConfigError:
+                raise
+            except Exception as error:
+                say(f"tracker left out from the start on: {error!r}")
     return opened
 
 

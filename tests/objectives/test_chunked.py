@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax import compile
+from fmjax.costs import memory
 from fmjax.models import bert, gpt, t5, transformer
 from fmjax.objectives import bert_pretrain, chunked, next_token
 from fmjax.step import pure
@@ -82,7 +82,7 @@ def test_the_logits_of_a_batch_are_never_there():
     gradient = jax.grad(loss, (0, 1))
 
     def most(chunk):
-        found = compile.values(lambda *a: gradient(*a, chunk), (hidden, table), 1)
+        found = memory.values(lambda *a: gradient(*a, chunk), (hidden, table), 1)
         return found[0]["shape"]
 
     assert math.prod(most(64)) == 3 * 64 * 50

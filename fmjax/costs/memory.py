@@ -1,0 +1,129 @@
+"""Out of memory: which arrays are large, and what would make a step smaller."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fmjax import config
+from fmjax.costs import flops
+from fmjax.trees import paths
+
+
+class OutOfMemory(RuntimeError):
+    """A run does not fit; the message names the largest arrays, and remedies."""
+
+
+@contextlib.contextmanager
+def explained(settings: Mapping[str, Any], setup: Any) -> Iterator[None]:
+    """Within, a device's lack of memory is raised as OutOfMemory; setup: train.Setup.
+
+    Other errors pass as they are.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise OutOfMemory(words(settings, setup, str(error))) from error
+
+
+def words(settings: Mapping[str, Any], setup: Any, error: str, top: int = 3) -> str:
+    """What is large in a run that `error` says does not fit, and its remedies."""
+    size = lambda row: f"{row['dtype']}{row['shape']} {row['bytes'] / 2**20:,.1f} MiB"  # noqa: E731
+    state = [f"{x['path']} {size(x)}" for x in largest(setup.state, top)]
+    made = values(setup.step, (setup.state, setup.sample), top)
+    step = [f"{size(x)} (by {', '.join(x['made by'][:3])})" for x in made]
+    flag = lambda key, value: f"--config.{key}={json.dumps(value)}"  # noqa: E731
+    changes = [
+        f"{what} ({' '.join(flag(*one) for one in change.items())})"
+        for what, change in remedies(settings)
+    ]
+    return (
+        f"a device is out of memory: {error.splitlines()[0]}\n"
+        f"The state's largest arrays on a device: {'; '.join(state)}.\n"
+        f"The step's largest, of all devices together: {'; '.join(step)}.\n"
+        f"It would be smaller with: {'; '.join(changes)}. `fmjax compile` says by how "
+        "much, before anything is run"
+    )
+
+
+def local(leaf: Any) -> int:
+    """Bytes of an array on one device."""
+    size = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else None
+    return math.prod(leaf.sharding.shard_shape(leaf.shape)) * (
+        size or leaf.dtype.itemsize
+    )
+
+
+def largest(state: Any, top: int) -> list[dict[str, Any]]:
+    """The arrays of a state that take most on one device, with where they live."""
+    found: list[dict[str, Any]] = [
+        {
+            "path": path,
+            "shape": list(leaf.shape),
+            "dtype": str(leaf.dtype),
+            "sharding": ", ".join(map(str, leaf.sharding.spec)) or "whole",
+            "bytes": local(leaf),
+        }
+        for path, leaf in zip(paths(state), jax.tree.leaves(state), strict=True)
+    ]
+    return sorted(found, key=lambda row: -row["bytes"])[:top]
+
+
+def values(function: Callable, args: Sequence[Any], top: int) -> list[dict[str, Any]]:
+    """The largest arrays that a function computes, of all devices together.
+
+    Many of them are never stored whole: what is fused, or cut into parts. They tell
+    where to look.
+    """
+    found: dict[tuple, dict[str, Any]] = {}
+    todo = [jax.make_jaxpr(function)(*args).jaxpr]
+    while todo:
+        for eqn in todo.pop().eqns:
+            inner = [sub for p in eqn.params.values() for sub in flops.jaxprs(p)]
+            todo += inner
+            for var in eqn.outvars:
+                shape, dtype = getattr(var.aval, "shape", None), var.aval.dtype
+                if inner or shape is None or not jnp.issubdtype(dtype, jnp.number):
+                    continue
+                row = found.setdefault(
+                    (shape, dtype),
+                    {"shape": list(shape), "dtype": str(dtype), "made by": [], "of": 0}
+                    | {"bytes": math.prod(shape) * dtype.itemsize},
+                )
+                row["of"] += 1
+                if eqn.primitive.name not in row["made by"]:
+                    row["made by"].append(eqn.primitive.name)
+    return sorted(found.values(), key=lambda row: -row["bytes"])[:top]
+
+
+def remedies(settings: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
+    """Changes that make a step smaller, the cheapest first: (in words, overrides)."""
+    model, laid = settings["model"], settings.get("parallel") or {}
+    fields = config.fields(config.find("model", model["name"]).Model)
+    sized = config.find("model", model["name"]).SIZES.get(model.get("size"), {}) | model
+    found = []
+    if laid.get("params", "replicate") == "replicate":
+        found.append(("parameters cut", {"parallel.params": "fsdp"}))
+    if "dtype" in fields and sized.get("dtype", "float32") == "float32":
+        found.append(("computed in bfloat16", {"model.dtype": "bfloat16"}))
+    if "remat" in fields and sized.get("remat") != "full":
+        found.append(("remat", {"model.remat": "full"}))
+    if "scan" in fields and not sized.get("scan"):
+        found.append(("scan over depth", {"model.scan": "true"}))
+    accum, size = settings.get("accum", 1), settings["batch_size"]
+    found.append((f"{2 * accum} microbatches", {"accum": str(2 * accum)}))
+    found.append((f"{8 * accum} microbatches", {"accum": str(8 * accum)}))
+    if "tensor" not in str(laid.get("params")) and "heads" in fields:
+        cut = {"parallel.params": "fsdp+tensor"}
+        cut["parallel.mesh"] = "(('data', -1), ('model', 4))"
+        found.append(("tensor parallelism of 4", cut))
+    found.append((f"a batch of {size // 8}", {"batch_size": str(size // 8)}))
+    return found
