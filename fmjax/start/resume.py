@@ -90,7 +90,7 @@ def initial(setup: Any, workdir: pathlib.Path, settings: Mapping[str, Any]) -> S
     """A state of no steps, which says in init_from.json what it took from where."""
     places = jax.tree.map(lambda x: x.sharding, setup.state)
     made = jax.jit(setup.create, out_shardings=places)(jax.random.key(settings["seed"]))
-    # Where there is no room for it, some of its arrays alone would be waited for in vain.
+    # Where there is no room, to wait for some of its arrays alone would never end.
     jax.block_until_ready(made)
     if init_from := settings["init_from"]:
         params, loaded = frozen.begin(made.params, setup.parts, init_from)
