@@ -77,7 +77,7 @@ def bits(room: pathlib.Path, trials: int, rng: random.Random) -> dict[str, Any]:
         for mode in (None, "bits")
     }
     ratios = [took[f"{n} bits"] / took[f"{n} default"] for n in ("1", "2")]
-    what = "determinism='bits': 1 = 2 = 8 devices = moved from 4 to 2 by pmap, a family each"
+    what = "determinism='bits': 1 = 2 = 8 devices = 4, then 2 by pmap, a family each"
     figure = (
         f"differ: {', '.join(lost) or 'none'}; a step of a small BERT takes "
         f"{ratios[0]:.2f} times as long on 1 device, {ratios[1]:.2f} on 2 simulated"
