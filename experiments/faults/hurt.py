@@ -292,14 +292,12 @@ def timed(room: str, trials: int) -> dict[str, float]:
 def blocking(room: pathlib.Path, trials: int, rng: random.Random) -> dict[str, Any]:
     """How long a save stops the loop, and what digests add to a whole save."""
     took = apart.call(timed, str(room), trials)
-    share = lambda end: (  # noqa: E731
-        (took["digests" + end] + took["files" + end]) / took["whole" + end]
-    )
-    added = share("")
+    added = (took["digests"] + took["files"]) / took["whole"]
+    busy = took["digests_cpu"] + took["files_cpu"]
     figure = (
         f"{took['megabytes']:.0f} MB: the loop waits {took['call']:.3f} s of "
-        f"{took['whole']:.3f} s; digests are {added:.0%} of a save, {share('_cpu'):.0%} "
-        "of its processor time"
+        f"{took['whole']:.3f} s; digests are {added:.0%} of a save, {busy:.3f} s of "
+        "them processor time"
     )
     what = "digests of a 100 MB state add under 15 % to its save"
     return line(what, trials, trials if added < 0.15 else 0, figure) | took
