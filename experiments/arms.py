@@ -46,11 +46,28 @@ def say(text: str) -> None:
 def fit(workdir: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Trains a run to its end. Exits with 75 where a signal stops it."""
     config.bind("config", train, settings)
+    if found := finished(workdir, settings):
+        return found
     result = train(workdir, **settings)
     if result["status"] == "stopped":
         say(f"stopped at step {result['step']}; the same command goes on from there")
         sys.exit(75)
     return result
+
+
+def finished(workdir: pathlib.Path, settings: Mapping) -> dict[str, Any] | None:
+    """The result of a run that is done with these very settings, at no cost.
+
+    None for any other run: whether it can go on is `train`'s to tell.
+    """
+    result, known = workdir / "result.json", workdir / "config.json"
+    if not (result.is_file() and known.is_file()):
+        return None
+    recorded = json.loads(known.read_text("utf-8"))["config"]
+    given = json.loads(json.dumps({**(train.__kwdefaults__ or {}), **settings}))
+    same = all(recorded[key] == given.get(key) for key in recorded)
+    found = json.loads(result.read_text("utf-8"))
+    return found if same and found["status"] == "done" else None
 
 
 def seeds(root: pathlib.Path, name: str, settings: Mapping, count: int):

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import arms
 from experiments.peft import methods, run
 from fmjax import train
 
@@ -25,6 +26,15 @@ def root(tmp_path_factory):
         assert run.main() == 0
         assert {path: path.stat().st_mtime_ns for path in kept} == before
     return folder
+
+
+def test_a_run_is_done_with_its_own_settings_alone(root):
+    folder = root / "rates" / "full-x3"
+    own = methods.settings("full", factor=3.0, tiny=True)
+    assert arms.finished(folder, own)["step"] == 6
+    assert arms.finished(folder, own | {"seed": 1}) is None
+    assert arms.finished(folder, own | {"guard": {"nonfinite": "stop"}}) is None
+    assert arms.finished(root, own) is None
 
 
 def test_results_are_those_of_the_best_rates_predictions(root):
@@ -62,10 +72,11 @@ def test_what_is_not_trained_costs_no_gradient_and_no_memory(root):
 @pytest.mark.parametrize(
     ("losses", "rates", "best", "tried"),
     [
-        ({3.0: 0.5, 9.0: 0.6, 1.0: 0.4}, 3, 1.0, 3),
-        ({3.0: 0.5, 9.0: None, 1.0: 0.6}, 3, 3.0, 3),  # not a number: never the best
-        ({3.0: 0.5, 9.0: 0.4, 1.0: 0.3}, 3, 9.0, 2),  # the third is not looked at
-        ({3.0: 0.5, 9.0: 0.4, 1.0: 0.3}, 1, 3.0, 1),
+        ({3: 0.5, 9: 0.6, 1: 0.4, 0.333: 0.45}, 4, 1, 4),
+        ({3: 0.5, 9: 0.6, 1: 0.55}, 4, 3, 3),  # between two others: enough
+        ({3: 0.5, 9: None, 1: 0.6}, 4, 3, 3),  # not a number: never the best
+        ({3: 0.5, 9: 0.4, 27: 0.3, 81: 0.2}, 4, 81, 4),
+        ({3: 0.5, 9: 0.4}, 1, 3, 1),
     ],
 )
 def test_the_rate_is_the_one_of_the_lowest_validation_loss(
@@ -74,13 +85,15 @@ def test_the_rate_is_the_one_of_the_lowest_validation_loss(
     rate = methods.settings("probe", tiny=True)["optim"]["lr"]
 
     def fit(folder, settings):
-        return {"best": losses[round(settings["optim"]["lr"] / rate, 6)]}
+        return {"best": losses[round(settings["optim"]["lr"] / rate, 3)]}
 
     monkeypatch.setattr(run.arms, "fit", fit)
-    found = run.chosen(tmp_path, "probe", run.FACTORS[:rates], tiny=True)
-    assert found["factor"] == best
+    found = run.chosen(tmp_path, "probe", rates, tiny=True)
     assert found["rate"] == pytest.approx(rate * best)
+    assert run.APART ** found["power"] == pytest.approx(best)
     assert len(found["validation"]) == tried
+    kin = run.chosen(tmp_path, "probe", rates, only=1, tiny=True)
+    assert len(kin["validation"]) == kin["power"] == 1
 
 
 @pytest.mark.parametrize("name", ["BitFit", "prompt"])

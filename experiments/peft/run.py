@@ -2,11 +2,12 @@
 
     python -m experiments.peft.run [--seeds 3] [--method full --method "LoRA r 4" ...]
 
-Times a step of each method beside one of full fine-tuning, trains each at several
-rates and keeps the rate with the lowest validation loss, repeats some with more seeds,
-trains three with few examples a class, and tests all of it. Interrupted and run again,
-it goes on where it was. Leaves runs/peft (--workdir): report.html, report.json,
-results.jsonl, accuracy.svg, shots.svg, costs.json and the runs' folders.
+Times a step of each method beside one of full fine-tuning, trains each at rates three
+times apart until the one with the lowest validation loss lies between two others,
+trains that with more seeds, three methods with few examples a class, and tests all of
+it. Interrupted and run again, it goes on where it was. Leaves runs/peft (--workdir):
+report.html, report.json, results.jsonl, accuracy.svg, shots.svg, costs.json and the
+runs' folders.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ import math
 import pathlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from experiments import arms
 from experiments.peft import costs, methods, results
 from fmjax import cli, config
 
-FACTORS = (3.0, 9.0, 1.0)  # of the config's rate; the last if the second is the worse
-REPEATED = ("full", "LoRA r 4", "AdaLoRA", "Houlsby adapter")  # with --seeds
+APART = 3.0  # times: between neighbouring rates
+FIRST = 1  # power of it, times the config's rate, that is tried first
 SHOTS = (16, 64, 256)  # examples a class
 FEW = ("full", "LoRA r 4", "probe")
 
@@ -33,32 +34,45 @@ def slug(name: str) -> str:
     return re.sub(r"\W+", "-", name.lower()).strip("-")
 
 
-def chosen(
-    root: pathlib.Path, name: str, factors: Sequence[float], **options: Any
-) -> dict[str, Any]:
-    """A method at its best rate: `folder`, `factor`, and validation losses by rate.
+def following(tried: Mapping[int, float]) -> int | None:
+    """The power of APART to try next, from losses by power: a neighbour of the best.
 
-    options: of `methods.settings`.
+    The higher one first; None where both are there.
     """
-    tried: dict[float, float] = {}
-    folders: dict[float, pathlib.Path] = {}
-    for factor in factors:
-        settings = methods.settings(name, factor=factor, **options)
-        folders[factor] = root / "rates" / f"{slug(name)}-x{factor:g}"
-        best = arms.fit(folders[factor], settings)["best"]
-        tried[factor] = math.inf if best is None else best
-        arms.say(f"  {name} at {settings['optim']['lr']:.0e}: {tried[factor]:.4f}")
-        if len(tried) == 2 and tried[factor] < tried[factors[0]]:
+    if not tried:
+        return FIRST
+    best = min(tried, key=lambda power: tried[power])
+    return next((p for p in (best + 1, best - 1) if p not in tried), None)
+
+
+def chosen(
+    root: pathlib.Path, name: str, most: int, only: int | None = None, **options: Any
+) -> dict[str, Any]:
+    """A method at its best rate: `folder`, `power`, and validation losses by rate.
+
+    most: rates tried; only: no power of APART but this one; options: of
+    `methods.settings`.
+    """
+    tried: dict[int, float] = {}
+    folders: dict[int, pathlib.Path] = {}
+    for _ in range(most if only is None else 1):
+        power = following(tried) if only is None else only
+        if power is None:
             break
-    factor = min(tried, key=lambda f: tried[f])
+        settings = methods.settings(name, factor=APART**power, **options)
+        folders[power] = root / "rates" / f"{slug(name)}-x{APART**power:.3g}"
+        best = arms.fit(folders[power], settings)["best"]
+        tried[power] = math.inf if best is None else best
+        arms.say(f"  {name} at {settings['optim']['lr']:.0e}: {tried[power]:.4f}")
+    power = min(tried, key=lambda p: tried[p])
     rate = methods.settings(name, **options)["optim"]["lr"]
     return {
-        "folder": folders[factor],
-        "factor": factor,
-        "rate": rate * factor,
+        "folder": folders[power],
+        "power": power,
+        "rate": rate * APART**power,
         "validation": {
-            f"{rate * f:.6g}": loss if math.isfinite(loss) else None
-            for f, loss in tried.items()
+            f"{rate * APART**p:.6g}": loss if math.isfinite(loss) else None
+            for p, loss in tried.items()
         },
     }
 
@@ -68,11 +82,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--workdir", default="runs/peft", type=pathlib.Path)
-    parser.add_argument("--seeds", default=1, type=int, help=f"of {REPEATED}")
+    parser.add_argument("--seeds", default=1, type=int, help="of every method")
     parser.add_argument("--episodes", default=1, type=int, help="of few examples")
     parser.add_argument("--shots", default=SHOTS, type=int, nargs="*")
     parser.add_argument("--steps", default=64, type=int, help="of every run")
-    parser.add_argument("--rates", default=3, type=int, help="tried at most, of 3")
+    parser.add_argument("--rates", default=4, type=int, help="tried at most")
     parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     parser.add_argument("--method", action="append", choices=list(methods.METHODS))
     given = parser.parse_args()
@@ -85,14 +99,14 @@ def main() -> int:
     options: dict[str, Any] = {"tiny": tiny, "steps": given.steps}
     every = {name: methods.settings(name, **options) for name in names}
     plain = methods.settings("full", **options)
-    cost = costs.against(root / "costs.json", plain, every, rounds=5)
+    cost = costs.against(root / "costs.json", plain, every, rounds=3)
 
     arms.say("[2/5] rates, by validation loss")
     best: dict[str, dict[str, Any]] = {}
     for name in sorted(names, key=lambda n: n in methods.RELATIVES):
         kin = best.get(methods.RELATIVES.get(name, ""))
-        factors = [kin["factor"]] if kin else FACTORS[: given.rates]
-        best[name] = chosen(root, name, factors, **options)
+        only = kin["power"] if kin else None
+        best[name] = chosen(root, name, given.rates, only, **options)
         arms.predictions([best[name]["folder"]], "test")
     runs = {name: [best[name]["folder"]] for name in names}
 
@@ -104,9 +118,10 @@ def main() -> int:
                 folder = root / "shots" / f"{slug(name)}-{shots}-{episode}"
                 settings = methods.settings(
                     name,
-                    factor=best[name]["factor"],
+                    factor=APART ** best[name]["power"],
                     seed=episode,
                     shots=shots,
+                    judged=False,
                     **options,
                 )
                 arms.fit(folder, settings)
@@ -114,11 +129,16 @@ def main() -> int:
                 few.setdefault(name, {}).setdefault(shots, []).append(folder)
 
     arms.say("[4/5] more seeds")
-    for name in (n for n in REPEATED if n in names):
-        for seed in range(1, given.seeds):
+    for seed in range(1, given.seeds):
+        for name in names:
             folder = root / "seeds" / f"{slug(name)}-{seed}"
-            factor = best[name]["factor"]
-            settings = methods.settings(name, factor=factor, seed=seed, **options)
+            settings = methods.settings(
+                name,
+                factor=APART ** best[name]["power"],
+                seed=seed,
+                judged=False,
+                **options,
+            )
             arms.fit(folder, settings)
             arms.predictions([folder], "test")
             runs[name].append(folder)
