@@ -1,6 +1,7 @@
 """Methods of adaptation compared, end to end on made-up data."""
 
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from experiments import arms
 from experiments.peft import methods, run
 from fmjax import train
+from tests import runs
 
 CHOSEN = ("full", "probe")
 
@@ -115,3 +117,25 @@ def test_frozen_parameters_keep_their_bits(name):
 
 
 DEFAULTS = {"parallel": {"devices": 1}, "accum": 1, "transforms": None}
+
+
+def test_the_readme_has_the_numbers_that_were_recorded():
+    folder = pathlib.Path(runs.ROOT) / "experiments" / "peft"
+    text = (folder / "README.md").read_text("utf-8")
+    recorded = (folder / "results.jsonl").read_text("utf-8").splitlines()
+    lines = [json.loads(line) for line in recorded]
+    assert {x["method"] for x in lines if "trained" in x} == set(methods.METHODS)
+    for line in lines:
+        if "difference" in line:
+            span = "{value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**line)
+            assert f"| {line['difference']} | {span} |" in text
+            continue
+        span = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**line["accuracy"])
+        row = next(x for x in text.splitlines() if x.startswith(f"| {line['method']} "))
+        if "per_class" in line:  # a table of its own
+            assert span in text, line["method"]
+        else:
+            assert span in row
+            assert f" {line['trained']:,} " in row
+            for key in ("flops_ratio", "seconds_ratio", "peak_bytes_ratio"):
+                assert f" {line[key]:.2f} " in row, (line["method"], key)

@@ -407,3 +407,35 @@ def test_a_real_sweep_of_real_runs(tmp_path, monkeypatch, capsys):
         assert trial["evaluations"] == runs.losses(workdir, "validation/loss")
         assert trial["value"] == min(trial["evaluations"])
     assert capsys.readouterr().out.count("complete") == 2
+
+
+@pytest.mark.slow
+def test_a_real_run_that_does_worse_than_most_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", runs.flags(1))
+    monkeypatch.setenv("PYTHONPATH", str(runs.ROOT))
+    folder = tmp_path / "study"
+    flags = ["--config", CONFIG, "--study", str(folder), "--sampler", "random"]
+    flags += ["--search.optim.lr=log:1e-9:1e-2", "--trials", "8", "--seed", "1"]
+    # Long enough to be stopped on the way.
+    flags += ["--config.steps=100", "--config.evaluate.every=5"]
+    flags += ["--config.evaluate.patience=none", "--config.log.every=50"]
+    assert sweep.main(flags) == 0
+    trials = json.loads((folder / "study.json").read_text())["trials"]
+    done = [trial for trial in trials if trial["state"] == "complete"]
+    stopped = [trial for trial in trials if trial["state"] == "pruned"]
+    assert len(done) + len(stopped) == 8
+    assert stopped, "of random rates some are far too low"
+    assert all(trial["trial"] >= 5 for trial in stopped)
+    for trial in done:
+        assert len(trial["evaluations"]) == 20
+    for trial in stopped:
+        workdir = folder / trial["folder"]
+        assert not (workdir / "result.json").exists()
+        seen = runs.losses(workdir, "validation/loss")
+        assert 0 < len(seen) < 20
+        told = trial["evaluations"]
+        assert told == seen[: len(told)]
+        # The best so far is worse than the median of those before it.
+        before = [x for x in done if x["trial"] < trial["trial"]]
+        known = sorted(x["evaluations"][len(told) - 1] for x in before)
+        assert min(told) > known[(len(known) - 1) // 2]
