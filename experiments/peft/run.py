@@ -83,6 +83,9 @@ def main() -> int:
     )
     parser.add_argument("--workdir", default="runs/peft", type=pathlib.Path)
     parser.add_argument("--seeds", default=1, type=int, help="of every method")
+    parser.add_argument(
+        "--repeat", action="append", choices=list(methods.METHODS), help="these alone"
+    )
     parser.add_argument("--episodes", default=1, type=int, help="of few examples")
     parser.add_argument("--shots", default=SHOTS, type=int, nargs="*")
     parser.add_argument("--steps", default=64, type=int, help="of every run")
@@ -130,7 +133,7 @@ def main() -> int:
 
     arms.say("[4/5] more seeds")
     for seed in range(1, given.seeds):
-        for name in names:
+        for name in given.repeat or names:
             folder = root / "seeds" / f"{slug(name)}-{seed}"
             settings = methods.settings(
                 name,
