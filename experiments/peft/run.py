@@ -133,7 +133,7 @@ def main() -> int:
 
     arms.say("[4/5] more seeds")
     for seed in range(1, given.seeds):
-        for name in given.repeat or names:
+        for name in (n for n in given.repeat or names if n in names):
             folder = root / "seeds" / f"{slug(name)}-{seed}"
             settings = methods.settings(
                 name,
