@@ -69,6 +69,7 @@ class Model(nn.Module):
     implementation: str | None = None  # as in `layers.attend.attend`
     dtype: Dtype = "float32"
 
+    pool = "mean"
     positions = "sincos"
     front = 1
 

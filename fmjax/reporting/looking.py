@@ -48,10 +48,10 @@ class Seen(NamedTuple):
 def look(net: Any, variables: Mapping[str, Any], inputs: Any) -> Seen:
     """Runs a net, transformed or not, on inputs as it takes them, and watches.
 
-    Attention is that of the tokens in front of the patches, of the first of them, or,
-    where there is none, the mean over patches; to patches alone, so that a map adds up
-    to 1 or less. A net that can return features does: a masked autoencoder's encoder
-    then sees all patches. A tower with a prefix before its patches has no map.
+    Attention is that of the class token where it is what comes out, else the mean over
+    patches; to patches alone, so that a map adds up to 1 or less. A net that can return
+    features does: a masked autoencoder's encoder then sees all patches. A tower with a
+    prefix before its patches has no map.
     """
     net, towers = _unrolled(net), {}
     firsts: list[tuple[tuple, jax.Array]] = []
@@ -94,8 +94,9 @@ def look(net: Any, variables: Mapping[str, Any], inputs: Any) -> Seen:
     for path, (front, rows, columns) in towers.items():
         own = "/".join((*path, ""))
         size = front + rows * columns
+        by_token = front and getattr(plain(net), "pool", "cls") == "cls"
         maps = [
-            (probs[:, :, 0] if front else probs.mean(2))[..., front:]
+            (probs[:, :, 0] if by_token else probs[:, :, front:].mean(2))[..., front:]
             for name, probs in found.items()
             if name.startswith(own) and probs.shape[2:] == (size, size)
         ]

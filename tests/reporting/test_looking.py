@@ -52,7 +52,13 @@ class TestWeights:
 class TestAttention:
     @pytest.mark.parametrize(
         "fields",
-        [dict(pool="cls"), dict(pool="mean"), dict(qk_norm="rms"), dict(scan=True)],
+        [
+            dict(pool="cls"),
+            dict(pool="mean"),
+            dict(pool="mean", cls_token=True),
+            dict(qk_norm="rms"),
+            dict(scan=True),
+        ],
         ids=str,
     )
     def test_is_what_the_output_is_made_with(self, fields):
@@ -77,7 +83,8 @@ class TestAttention:
         )
         scores = np.einsum("bthk,bshk->bhts", query, key) / 2
         by_hand = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
-        row = by_hand[:, :, 0] if front else by_hand.mean(2)
+        token = net.pool == "cls"
+        row = by_hand[:, :, 0] if token else by_hand[:, :, front:].mean(2)
         np.testing.assert_allclose(
             maps[1].reshape(2, 2, 6), row[..., front:], rtol=1e-4, atol=1e-6
         )
