@@ -277,7 +277,8 @@ def constrained(function: Callable, plan: Plan) -> Callable:
             return jax.lax.with_sharding_constraint(x, where)
 
         out = next_function(*args, **kwargs)
-        return jax.tree.map(place, out) if context.method_name == "__call__" else out
+        seen = context.method_name in ("__call__", "read")
+        return jax.tree.map(place, out) if seen else out
 
     @functools.wraps(function)
     def held(*args, **kwargs):
