@@ -10,7 +10,7 @@ import pytest
 
 from tests.runs import ROOT
 
-LIMIT, CORE_LIMIT = 450, 1550  # lines; the core's are those of code
+LIMIT, CORE_LIMIT = 450, 1500  # lines; the core's are those of code
 CORE = (
     "train", "step", "optim", "parallel", "checkpoint", "evaluate", "report", "config",
     "cli",
