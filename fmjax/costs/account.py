@@ -143,13 +143,11 @@ def compiling(setup: Any) -> tuple[Any, dict[str, float]]:
 
 
 def plain(setup: Any) -> Callable:
-    """The step of the same model that computes nothing twice: its own operations."""
-    net = setup.parts.net
+    """The step of the same model, unguarded, that computes nothing twice."""
+    net, bare = setup.parts.net, inspect.unwrap(setup.step)
     if getattr(net, "remat", None) is None or not hasattr(net, "clone"):
-        return setup.step
-    return functools.partial(
-        inspect.unwrap(setup.step), apply=pure(net.clone(remat=None))
-    )
+        return bare
+    return functools.partial(bare, apply=pure(net.clone(remat=None)))
 
 
 def dry_run(setup: Any, batch_size: int) -> dict[str, Any]:

@@ -21,18 +21,18 @@ BAD = 3  # the step, from 0, whose batch has a NaN
 @pytest.fixture
 def poisoned(monkeypatch):
     """Batch number BAD of training has a NaN; returns the numbers that were asked."""
-    asked, real = [], batches.Batches.at
+    asked, real = [], batches.Batches.numbered
 
-    def at(self, step):
-        batch = real(self, step)
+    def numbered(self, step):
+        rows, batch = real(self, step)
         if self.seed is not None:
             asked.append(step)
             if step == BAD:
                 # Of a NaN in an image XLA's quick maximum on a CPU makes 0.
                 batch["mask"][0] = np.nan
-        return batch
+        return rows, batch
 
-    monkeypatch.setattr(batches.Batches, "at", at)
+    monkeypatch.setattr(batches.Batches, "numbered", numbered)
     return asked
 
 
