@@ -9,13 +9,11 @@ import pathlib
 import random
 import resource
 import shutil
-import statistics
 import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from experiments.faults import apart
 from fmjax import checkpoint
@@ -256,48 +254,3 @@ def locks(room: pathlib.Path, trials: int, rng: random.Random) -> dict[str, Any]
         survived += refused and apart.call(take, str(workdir)) == ""
     what = "a second run is refused by name; a killed one's lock is taken over"
     return line(what, trials, survived)
-
-
-def timed(room: str, trials: int) -> dict[str, float]:
-    """Medians of parts of saving a state of 100 MB: seconds, and processor seconds."""
-    tree = jax.block_until_ready(state(1, 2900))
-    store = checkpoint.Checkpoints(room, keep=1)
-    found: dict[str, list[float]] = {}
-
-    def now() -> tuple[float, float]:
-        return time.perf_counter(), time.process_time()
-
-    def note(name: str, since: tuple[float, float]) -> None:
-        for end, before, after in zip(("", "_cpu"), since, now(), strict=True):
-            found.setdefault(name + end, []).append(after - before)
-
-    for step in range(1, trials + 2):
-        began = now()
-        jax.block_until_ready([x for _, _, x in digests.start(tree)])
-        note("digests", began)
-        began = now()
-        store.save(step, tree, {"at": step})
-        note("call", began)
-        store.last.wait_until_finished()
-        note("whole", began)
-        began = now()
-        folder = pathlib.Path(room) / "checkpoints" / str(step)
-        digests._files(folder, digests.METHOD)
-        note("files", began)
-    size = sum(np.asarray(x).nbytes for x in jax.tree.leaves(tree[1:4]))
-    medians = {key: statistics.median(times[1:]) for key, times in found.items()}
-    return medians | {"megabytes": size / 1e6}
-
-
-def blocking(room: pathlib.Path, trials: int, rng: random.Random) -> dict[str, Any]:
-    """How long a save stops the loop, and what digests add to a whole save."""
-    took = apart.call(timed, str(room), trials)
-    added = (took["digests"] + took["files"]) / took["whole"]
-    busy = took["digests_cpu"] + took["files_cpu"]
-    figure = (
-        f"{took['megabytes']:.0f} MB: the loop waits {took['call']:.3f} s of "
-        f"{took['whole']:.3f} s; digests are {added:.0%} of a save, {busy:.3f} s of "
-        "them processor time"
-    )
-    what = "digests of a 100 MB state add under 15 % to its save"
-    return line(what, trials, trials if added < 0.15 else 0, figure) | took

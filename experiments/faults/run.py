@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments.arms import record_lines, say
-from experiments.faults import determinism, hurt, running
+from experiments.faults import determinism, hurt, running, saving
 from fmjax import cli
 
 FAULTS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
@@ -28,7 +28,7 @@ FAULTS: dict[str, tuple[Callable[..., dict[str, Any]], int]] = {
     "all": (hurt.all_damaged, 10),
     "disk": (hurt.disk_full, 5),
     "locks": (hurt.locks, 10),
-    "blocking": (hurt.blocking, 5),
+    "blocking": (saving.blocking, 5),
     "resumed": (running.resumed, len(running.FAMILIES)),
     "ledger": (running.ledger, 4),
     "bits": (determinism.bits, len(determinism.FAMILIES)),

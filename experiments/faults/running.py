@@ -23,9 +23,10 @@ from fmjax.keeping import ledger as ledgers
 from fmjax.train import train
 
 FAMILIES = (
-    "bert/pretrain", "bert/sentiment", "clip/pairs", "cnn/fashion_mnist",
-    "gpt/language_model", "mae/imagenet", "resnet/fashion_mnist", "simclr/imagenet",
-    "t5/pretrain", "transformer/translation", "unet/segment", "vit/fashion_mnist",
+    "alexnet/imagenet", "bert/pretrain", "bert/sentiment", "clip/pairs",
+    "cnn/fashion_mnist", "gpt/language_model", "inception/imagenet", "mae/imagenet",
+    "mobilenet/imagenet", "resnet/fashion_mnist", "simclr/imagenet", "t5/pretrain",
+    "transformer/translation", "unet/segment", "vit/fashion_mnist",
 )  # fmt: skip
 STEPS, EVERY, KILLED, KILLS = 20, 7, 9, 5
 
