@@ -1,5 +1,8 @@
 """experiments/faults in short: the trials do what they say, a few times each."""
 
+import subprocess
+import sys
+
 import pytest
 
 from experiments.faults import hurt
@@ -28,13 +31,11 @@ def test_a_verdict_can_be_bad(tmp_path):
     assert hurt.verdict(tmp_path, path.with_name("something else")) == 2
 
 
-@pytest.mark.slow
-def test_kills_files_disks_and_locks(tmp_path):
-    import subprocess
-    import sys
-
-    flags = ["--trials", "0.05", "--workdir", str(tmp_path), "--only"]
+@pytest.mark.parametrize("trials", [0.02, pytest.param(0.1, marks=pytest.mark.slow)])
+def test_kills_files_disks_and_locks(tmp_path, trials):
+    flags = ["--trials", str(trials), "--workdir", str(tmp_path), "--only"]
     flags += ["kills", "files", "disk", "locks"]
     command = [sys.executable, "-m", "experiments.faults.run", *flags]
-    done = subprocess.run(command, cwd=ROOT)
-    assert done.returncode == 0
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| 0 |") == 4, "nothing was lost"
