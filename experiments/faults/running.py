@@ -160,7 +160,7 @@ def watched(workdir: str, steps: int) -> dict[str, list[Any]]:
             resident = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
             seen.append([step(), resident * page, len(os.listdir("/proc/self/fd"))])
 
-    def hear(event: str, seconds: float, **more: Any):
+    def hear(event: str, duration_secs: float, **more: Any) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             compiled.append(step())
 
