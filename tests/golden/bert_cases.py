@@ -111,6 +111,9 @@ CASES = {
 }
 
 
+ROWS = 2  # of a committed batch: all fixtures together stay below 1 MB
+
+
 def inputs(case, seed=0, batch=3):
     """Random inputs and targets: input/tokens, types, mask, and what the loss needs."""
     random = np.random.default_rng(seed)

@@ -32,11 +32,17 @@ HERE = pathlib.Path(__file__).parent
 def main():
     for name, case in bert_cases.CASES.items():
         if case.golden:
-            net, given = bert_reference.model(case), bert_cases.inputs(case)
+            net, given = (
+                bert_reference.model(case),
+                bert_cases.inputs(case, batch=bert_cases.ROWS),
+            )
             write("bert", name, net, given, bert_reference.compute)
     for name, case in lm_cases.CASES.items():
         if case.golden:
-            net, given = lm_reference.model(case), lm_cases.inputs(case)
+            net, given = (
+                lm_reference.model(case),
+                lm_cases.inputs(case, batch=bert_cases.ROWS),
+            )
             compute = functools.partial(lm_reference.compute, case)
             write("lm", name, net, given, compute)
     for name, text in generation_cases.TEXTS.items():
@@ -51,7 +57,10 @@ def main():
             write("generation", name, net, made, lambda *_: {})
     for name, case in vision_cases.CASES.items():
         if case.golden:
-            net, given = vision_reference.model(case), vision_cases.inputs(case)
+            net, given = (
+                vision_reference.model(case),
+                vision_cases.inputs(case, batch=bert_cases.ROWS),
+            )
             save = functools.partial(vision_reference.save, case)
 
             def compute(net, given, case=case, name=name):

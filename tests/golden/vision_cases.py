@@ -153,7 +153,7 @@ def inputs(case, seed=0, batch=3):
         length, vocab = text["max_position_embeddings"], text["vocab_size"]
         tokens = random.integers(3, vocab - 1, (batch, length), np.int32)
         mask = np.ones(tokens.shape, bool)
-        for row, end in enumerate((length - 1, 4, 2)):
+        for row, end in enumerate((length - 1, 4, 2)[:batch]):
             tokens[row, end:], mask[row, end + 1 :] = vocab - 1, False
         out |= {"tokens": tokens, "mask": mask}
     elif (

@@ -31,7 +31,7 @@ def test_equals_the_committed_numbers_of_the_reference(name):
     case = vision_cases.CASES[name]
     stored = load_file(GOLDEN / name / "expected.safetensors")
     given = {k: v for k, v in stored.items() if k.startswith("input/")}
-    for key, value in vision_cases.inputs(case).items():
+    for key, value in vision_cases.inputs(case, batch=bert_cases.ROWS).items():
         np.testing.assert_array_equal(given[key], value)
     expected = {k: v for k, v in stored.items() if k not in given}
     loaded = interop.read(GOLDEN / name)
