@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.faults import apart
 from experiments.faults.hurt import line
-from experiments.faults.running import arrays, settings
+from experiments.faults.running import STEPS, left, settings
 from fmjax import report
 from fmjax.train import train
 
@@ -22,7 +22,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
 # Each device compiles programs of its own, so that few layouts are many minutes.
 LAID = (("1", "jit"), ("2", "jit"), ("8", "jit"))
 MOVED = (("4", "jit"), ("2", "pmap"))
-STEPS = 20
 # What the cost is measured with: wide enough that a step is more than being called.
 WIDE = {
     "batch_size": 64, "steps": 16, "evaluate__every": 1000, "checkpoint__every": 1000,
@@ -44,15 +43,6 @@ def go(
     )
 
 
-def left(workdir: pathlib.Path, steps: int) -> Any:
-    """All that must be equal: the last state's digests, and every training record."""
-    numbers = [
-        {k: v for k, v in x.items() if k.startswith("train/")}
-        for x in report.read(workdir)
-    ]
-    return arrays(workdir, steps), numbers
-
-
 def bits(room: pathlib.Path, trials: int, rng: random.Random) -> dict[str, Any]:
     """A family on 1, 2, 8 devices, and moved from 4 to 2 (by pmap) half way."""
     survived, lost = 0, []
@@ -62,11 +52,11 @@ def bits(room: pathlib.Path, trials: int, rng: random.Random) -> dict[str, Any]:
         for devices, how in LAID:
             workdir = room / name / f"{devices}{how}"
             apart.call(go, str(workdir), name, given, (devices, how, "bits"), None)
-            found.append(left(workdir, STEPS))
+            found.append(left(workdir, "train/"))
         for (devices, how), stop_at in zip(MOVED, (STEPS // 2, None), strict=True):
             laid = (devices, how, "bits")
             apart.call(go, str(room / name / "moved"), name, given, laid, stop_at)
-        found.append(left(room / name / "moved", STEPS))
+        found.append(left(room / name / "moved", "train/"))
         if all(one == found[0] for one in found):
             survived += 1
         else:
