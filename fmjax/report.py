@@ -183,7 +183,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = cli.parser("Writes report.html and report.json of a run into its workdir.")
     parser.add_argument("--workdir", required=True, help="a run's folder")
-    print(run_page.write(cli.parse(parser, argv).workdir))
+    workdir = cli.parse(parser, argv).workdir
+    print(run_page.write(workdir, read(workdir)))
     return 0
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import pathlib
+from typing import Any
 
-from fmjax import report
 from fmjax.config import ConfigError
 from fmjax.costs import clock
 from fmjax.reporting import figures, looking, page
@@ -21,12 +21,12 @@ WORDS = {
 }
 
 
-def write(workdir: str | pathlib.Path) -> pathlib.Path:
-    """Writes a run's report.html and report.json.
+def write(workdir: str | pathlib.Path, lines: list[dict[str, Any]]) -> pathlib.Path:
+    """Writes a run's report.html and report.json; lines: its records (`report.read`).
 
-    Raises ConfigError where it has no records.
+    Raises ConfigError where there are none.
     """
-    folder, lines = pathlib.Path(workdir), report.read(workdir)
+    folder = pathlib.Path(workdir)
     if not lines:
         raise ConfigError(f"{workdir} has no records yet in metrics.jsonl")
     record = json.loads((folder / "config.json").read_text("utf-8"))
