@@ -302,7 +302,7 @@ class TestPage:
         made.evaluation(2, {"validation/loss": 2.5, "validation/nothing": math.nan})
         made.close()
         files.write_json(tmp_path / "config.json", {"config": {"seed": 12345}})
-        html = run_page.write(tmp_path).read_text("utf-8")
+        html = run_page.write(tmp_path, report.read(tmp_path)).read_text("utf-8")
         assert "<svg" in html
         goodput = "steps: the goodput"
         for text in ("train/loss", "validation/loss", "12345", goodput, "attempt"):
@@ -314,7 +314,7 @@ class TestPage:
     def test_without_a_record_says_so(self, tmp_path):
         open_report(tmp_path).close()
         with pytest.raises(ConfigError, match=r"has no records yet in metrics\.jsonl"):
-            run_page.write(tmp_path)
+            run_page.write(tmp_path, report.read(tmp_path))
 
 
 class TestFiles:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fmjax import config
+from fmjax import config, report
 from fmjax.layers.attend import attend, weights
 from fmjax.models import cnn, resnet, vit
 from fmjax.reporting import looking, pictures, run_page
@@ -180,7 +180,7 @@ def trained(tmp_path_factory):
 
 class TestReport:
     def test_of_a_run_of_images_shows_them(self, trained):
-        html = run_page.write(trained).read_text("utf-8")
+        html = run_page.write(trained, report.read(trained)).read_text("utf-8")
         assert "Filters of embed/patches, 14x14" in html
         assert "Attention of the last of 1 layers" in html
         assert html.count("data:image/png") == 2
@@ -188,7 +188,7 @@ class TestReport:
     def test_says_why_it_can_t(self, trained, tmp_path):
         for name in ("config.json", "metrics.jsonl"):
             shutil.copy(trained / name, tmp_path)
-        html = run_page.write(tmp_path).read_text("utf-8")
+        html = run_page.write(tmp_path, report.read(tmp_path)).read_text("utf-8")
         assert "Not drawn" in html
         assert "holds no trained weights" in html
         assert "data:image/png" not in html
