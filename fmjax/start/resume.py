@@ -39,6 +39,8 @@ def state(
     if thinned or not saved:
         made = initial(setup, workdir, settings)
         if not saved:
+            # Compiled by now, so that the first save is no slower than the others.
+            digests.start(made._replace(params=kept(setup, made.params)))
             return made, dict(FRESH)
     abstract = setup.state._replace(params=kept(setup, setup.state.params))
     found, progress = newest(store, abstract)
