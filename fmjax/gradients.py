@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fmjax import lowering as lowering  # for its effect: gradients are what it is for
 from fmjax.layers import batch_norm
 
 
