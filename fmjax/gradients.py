@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from fmjax import copies
 from fmjax import lowering as lowering  # for its effect: gradients are what it is for
 from fmjax.layers import batch_norm
 
@@ -41,9 +42,13 @@ def of(
         loss = sum(total / totals[name] for name, (total, _) in losses.items())
         return loss, ({"losses": losses, "metrics": metrics}, extras)
 
+    def gradient_of(*given):  # what is added up further is so in float32
+        grads, rest = jax.grad(loss_of, has_aux=True)(*given)
+        return copies.full(grads), rest
+
     # Batch statistics are of the whole batch: the norms hear how it is cut.
     # Nested jits are traced once for all their calls.
-    gradient = jax.jit(batch_norm.over(axis, accum)(jax.grad(loss_of, has_aux=True)))
+    gradient = jax.jit(batch_norm.over(axis, accum)(gradient_of))
     if accum == 1:
         grads, (sums, extras) = gradient(params, extras, batch, key)
         return grads, sums, extras

@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fmjax import config, trees
+from fmjax import config, copies, trees
 
 SCHEDULES = ("constant", "linear", "cosine", "exponential", "rsqrt", "step", "wsd")
 NO_DECAY = r"(^|/)(bias|scale)$"
@@ -76,40 +76,6 @@ def curve(
         return lr * rise * factor
 
     return rate
-
-
-class Average(NamedTuple):
-    """State of `average`: the moving average of the parameters."""
-
-    params: Any
-
-
-def average(decay: float) -> optax.GradientTransformation:
-    """Keeps an exponential moving average of the parameters; changes no update."""
-
-    def update(updates, state, params):
-        new = optax.apply_updates(params, updates)
-        mix = lambda old, p: decay * old + (1 - decay) * p  # noqa: E731
-        return updates, Average(jax.tree.map(mix, state.params, new))
-
-    copy = lambda params: Average(jax.tree.map(jnp.copy, params))  # noqa: E731
-    return optax.GradientTransformation(copy, update)
-
-
-def averaged(opt_state: Any, params: Any) -> Any:
-    """The averaged parameters where the optimizer keeps them, else `params`."""
-    is_average = lambda node: isinstance(node, Average)  # noqa: E731
-    nodes = jax.tree.leaves(opt_state, is_leaf=is_average)
-    return next((node.params for node in nodes if is_average(node)), params)
-
-
-def restart(opt_state: Any, params: Any) -> Any:
-    """The state with its averages begun anew from `params`, for other parameters."""
-    is_average = lambda node: isinstance(node, Average)  # noqa: E731
-    again = lambda node: (  # noqa: E731
-        Average(jax.tree.map(jnp.copy, params)) if is_average(node) else node
-    )
-    return jax.tree.map(again, opt_state, is_leaf=is_average)
 
 
 def layer_factor(params: Any, decay: float, pattern: str) -> Callable[[str], float]:
@@ -261,8 +227,10 @@ def make(
     adalora: Mapping | None = None,
     groups: Sequence[tuple[str, Mapping]] = (),
     ema: float | None = None,
+    params_dtype: str | None = None,
+    masters: bool = True,
     **settings,
-) -> tuple[optax.GradientTransformation, Callable, Any]:
+) -> tuple[Any, Callable, Any]:
     """(transformation, learning rate by step, tree of trainable bools or None).
 
     params: the parameters or their shapes. total: steps of the whole run, of which
@@ -273,7 +241,9 @@ def make(
     wins (fmjax/unfreeze.py); duration(text, where) gives it steps. `adalora`: the
     fields of `transforms.adalora.budget`, durations among them. `clip` is by the global
     norm of the trained parameters' gradient, before anything else. `ema` keeps averaged
-    parameters, which evaluation then uses. Raises ConfigError for an unknown setting or
+    parameters, which evaluation then uses. params_dtype: 'bfloat16' keeps parameters in
+    half the room, with float32 `masters` in the optimizer's state, or without them by
+    stochastic rounding (fmjax/copies.py). Raises ConfigError for an unknown setting or
     an idle pattern.
     """
     from fmjax import unfreeze as unfreezing
@@ -315,5 +285,12 @@ def make(
     if begins:
         tx = optax.chain(unfreezing.waiting(begins), tx)
     if ema:
-        tx = optax.chain(tx, average(ema))
+        tx = optax.chain(tx, copies.average(ema))
+    if params_dtype not in (None, "bfloat16") or not (params_dtype or masters):
+        raise config.ConfigError(
+            f"optim.params_dtype={params_dtype!r}, optim.masters={masters}: set "
+            "'bfloat16', or None, which is float32 and needs no masters"
+        )
+    if params_dtype:
+        return copies.narrow(tx, masters, trainable), rate, trainable
     return tx, rate, trainable

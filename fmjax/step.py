@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fmjax import gradients
+from fmjax import copies, gradients
 
 Sums = dict[str, dict[str, tuple[Any, Any]]]
 
@@ -64,7 +64,8 @@ def create(init: Callable, tx: optax.GradientTransformation, key: jax.Array) -> 
     init_key, key = jax.random.split(key)
     extras = dict(init(init_key))
     params = extras.pop("params")
-    return State(jnp.zeros((), jnp.int32), params, extras, tx.init(params), key)
+    opt_state, params = tx.init(params), copies.begun(tx, params)
+    return State(jnp.zeros((), jnp.int32), params, extras, opt_state, key)
 
 
 def train_step(
@@ -133,7 +134,8 @@ def taken(
 ) -> tuple[State, Sums]:
     """The state a step further along this gradient, and the sums with its norm."""
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    key = jax.random.fold_in(state.key, state.step)
+    params = copies.moved(tx, state.params, updates, opt_state, key)
     one = jnp.ones(())
     sums["metrics"] = sums["metrics"] | {"grad_norm": (optax.tree.norm(grads), one)}
     return State(state.step + 1, params, extras, opt_state, state.key), sums

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fmjax import bits, cli, config, files, sharding, watching
+from fmjax import bits, cli, config, copies, files, sharding, watching
 from fmjax import checkpoint as checkpoints
 from fmjax import optim as optimizers
 from fmjax import parallel as devices
@@ -338,7 +338,7 @@ def run(
             done, pending = done + 1, (done + 1, sums)
         record(flush=True)
         if over and not store.best_step():  # nothing was watched: the last is the best
-            params = optimizers.averaged(state.opt_state, state.params)
+            params = copies.averaged(state.opt_state, state.params)
             store.save_best(done, kept(params), state.extras)
     result = {"status": "done" if over else "stopped", "step": done, "steps": total}
     result |= progress | cost

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fmjax import checkpoint, config, files, optim, parallel, step
+from fmjax import checkpoint, config, copies, files, optim, parallel, step
 from fmjax.data import batches
 from fmjax.keeping import provenance
 from fmjax.start import frozen
@@ -142,6 +142,8 @@ class Run(NamedTuple):
         found = checkpoint.weights(self.folder, tree)
         if thinned:
             base = frozen.base(init, self.parts, self.settings, params)
+            if kind := self.settings["optim"].get("params_dtype"):
+                base = copies.full(jax.tree.map(lambda p: p.astype(kind), base))
             frozen.check(self.folder, base, on)
             return frozen.fill(base, found["params"]), found["extras"]
         return found["params"], found["extras"]

@@ -75,7 +75,7 @@ FIT = (
         "GPT-3 175B",
         f"{GPT}:gpt3-175b",
         ("v5p:4x4x8", "v5p:4x4x4", "v5p:2x4x4"),
-        PADDED | TENSOR | {"batch_size": 1536, "accum": 6},
+        PADDED | TENSOR | {"batch_size": 1536, "accum": 24},
     ),
     Row(
         "ViT-22B",
@@ -101,7 +101,7 @@ FIT = (
     Row(
         "ResNet-50, batch 8,192",
         IMAGENET.format("resnet") + ":50",
-        ("v5e:4x8", "v5e:4x4"),
+        ("v5e:4x8", "v5e:4x4", "v5e:2x4"),
         {"batch_size": 8192},
     ),
     Row(

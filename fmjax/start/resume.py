@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from fmjax import checkpoint, files, optim
+from fmjax import checkpoint, copies, files
 from fmjax.config import ConfigError
 from fmjax.keeping import digests, guard
 from fmjax.keeping.digests import Damaged
@@ -95,16 +95,19 @@ def initial(setup: Any, workdir: pathlib.Path, settings: Mapping[str, Any]) -> S
     # Where there is no room, to wait for some of its arrays alone would never end.
     jax.block_until_ready(made)
     if init_from := settings["init_from"]:
-        params, loaded = frozen.begin(made.params, setup.parts, init_from)
+        whole = copies.averaged(made.opt_state, made.params)  # not rounded before it is
+        whole, loaded = frozen.begin(whole, setup.parts, init_from)
+        narrow = lambda new, old: new.astype(old.dtype)  # noqa: E731
         made = made._replace(
-            params=params, opt_state=optim.restart(made.opt_state, params)
+            params=jax.tree.map(narrow, whole, made.params),
+            opt_state=copies.restart(made.opt_state, whole),
         )
         for name, extras in made.extras.items():  # batch statistics come along
             more, loaded[name] = frozen.begin(extras, setup.parts, init_from, name)
             made = made._replace(extras=made.extras | {name: more})
         files.write_json(workdir / "init_from.json", loaded)
     if setup.saving.trained_only:
-        frozen.check(workdir, made.params, setup.trainable)
+        frozen.check(workdir, copies.full(made.params), setup.trainable)
     return made
 
 
