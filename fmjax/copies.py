@@ -145,10 +145,11 @@ def averaged(opt_state: Any, params: Any) -> Any:
     """The averaged parameters where they are kept, else the masters, else `params`."""
     kinds = (Average, Masters)
     nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, kinds))
-    found = {type(node): node for node in nodes if isinstance(node, kinds)}
-    if Average in found:
-        return found[Average].params
-    return _joined(found[Masters], params) if Masters in found else full(params)
+    for node in nodes:
+        if isinstance(node, Average):
+            return node.params
+    masters = [node for node in nodes if isinstance(node, Masters)]
+    return _joined(masters[0], params) if masters else full(params)
 
 
 def restart(opt_state: Any, params: Any) -> Any:

@@ -74,7 +74,7 @@ FIT = (
     Row(
         "GPT-3 175B",
         f"{GPT}:gpt3-175b",
-        ("v5p:4x4x8", "v5p:4x4x4", "v5p:2x4x4"),
+        ("v5p:4x4x8",),
         PADDED | TENSOR | {"batch_size": 1536, "accum": 24},
     ),
     Row(
