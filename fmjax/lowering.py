@@ -87,7 +87,8 @@ def whole(
     seen = [slice(0, *steps.get(i, (None,))) for i in range(image.ndim)]
     image = image[tuple(seen)]
     pairs = sorted(zip([features, *space], [inputs, *window], strict=True))
-    dims = (tuple(zip(*pairs, strict=True)), ((), ()))
+    left, right = zip(*pairs, strict=True)
+    dims = ((left, right), ((), ()))
     made = lax.dot_general(image, kernel, dims, **kwargs)  # [rows, outputs]
     made = lax.expand_dims(made, range(2, image.ndim))
     return made.transpose([numbers.out_spec.index(i) for i in range(made.ndim)])
