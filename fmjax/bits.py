@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +31,16 @@ from fmjax.config import ConfigError
 from fmjax.keeping import guard
 from fmjax.sharding import Plan
 from fmjax.step import State, Sums
+
+
+def threads(shards: int) -> None:
+    """Gives XLA as many threads on a CPU as there are shards, unless NPROC says others.
+
+    A CPU's convolutions are cut up for its threads and added up in that order, and
+    there are as many as processors or devices, whichever is more. To be called before
+    there are devices; where there are some already, their threads stay as they are.
+    """
+    os.environ.setdefault("NPROC", str(shards))
 
 
 def check(plan: Plan, determinism: str, shards: int) -> Plan:

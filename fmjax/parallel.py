@@ -63,6 +63,8 @@ def plan(
     the same bits on any number of devices that divides `shards` (fmjax.bits).
     Raises ConfigError where the numbers do not fit.
     """
+    if determinism == "bits":
+        bits.threads(shards)
     there = jax.devices() if there is None else there
     found = list(range(there)) if isinstance(there, int) else list(there)
     count = len(found) if devices is None else devices

@@ -1,6 +1,9 @@
 """Deterministic mode: one set of bits, however many devices and whichever compiler."""
 
 import itertools
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +51,31 @@ def test_the_same_bits_on_other_devices_for_pmap_and_resumed(tmp_path, name, dev
     one, moved = left(tmp_path / "one"), left(tmp_path / "moved")
     assert len(one[1]) >= 3
     assert one == moved
+
+
+APART = """
+import sys
+from tests.test_bits import runs, settings
+given = settings("cnn", steps=12, evaluate__every=12)
+runs.run(sys.argv[1], given, parallel={"determinism": "bits"})
+"""
+
+
+def test_processes_with_other_numbers_of_devices_have_the_same_bits(tmp_path):
+    """A CPU has as many threads as devices, and convolutions add up by threads."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", APART, str(tmp_path / str(devices))],
+            env={k: v for k, v in os.environ.items() if k != "NPROC"}
+            | {"XLA_FLAGS": runs.flags(devices)},
+            cwd=runs.ROOT,
+        )
+        for devices in (1, 8)
+    ]
+    assert [process.wait() for process in started] == [0, 0]
+    one, eight = left(tmp_path / "1"), left(tmp_path / "8")
+    assert len(one[1]) >= 12
+    assert one == eight
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ PACKAGES = (
     *("array_record", "ml-collections", "ml_dtypes", "pillow", "safetensors"),
     *("tensorflow-datasets", "tokenizers"),
 )
-FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")  # and all that begin with JAX_
+FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NPROC")  # and all that begin with JAX_
 DIFF_LIMIT = 1_000_000  # bytes
 SAMPLE = 64  # rows
 _SECRET = re.compile(
