@@ -90,14 +90,17 @@ class Checkpoints:
 
     def save_best(self, step: int, params: Any, extras: Any) -> None:
         """Starts writing the weights to evaluate and to predict with."""
-        if self.best_step() != step:
-            weights = {"params": params, "extras": extras}
-            items = ocp.args.Composite(weights=ocp.args.StandardSave(_once(weights)))
-            # Processes meet at barriers in the order in which saves finish; two at a
-            # time could finish in unlike orders and wait for each other for ever.
-            if jax.process_count() > 1:
-                self.last.wait_until_finished()
-            self._save("best", step, weights, items)
+        weights = {"params": params, "extras": extras}
+        items = ocp.args.Composite(weights=ocp.args.StandardSave(_once(weights)))
+        # Processes meet at barriers in the order in which saves finish; two at a time
+        # could finish in unlike orders and wait for each other for ever.
+        if jax.process_count() > 1:
+            self.last.wait_until_finished()
+        self.best.wait_until_finished()
+        # A run that was killed, or rolled back, may have left some further on.
+        for left in [old for old in self.best.all_steps() if old >= step]:
+            self.best.delete(left)
+        self._save("best", step, weights, items)
 
     def check(self) -> None:
         """Raises what went wrong in saves that have ended, such as a full disk."""

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -175,6 +176,22 @@ class TestWeights:
         assert set(found) == {"params", "extras"}
         assert bits(found["params"]) == bits(second.params)
         assert bits(found["extras"]) == bits(second.extras)
+
+    def test_what_a_killed_or_rolled_back_run_left_further_on_goes(
+        self, tmp_path, store
+    ):
+        old, new = make(seed=1)[0], make(seed=2)[0]
+        self.save(store, 9, old)
+        whole = tmp_path / "best" / "9"
+        shutil.copytree(whole, tmp_path / "copy")
+        self.save(store, 12, old)
+        (tmp_path / "copy").rename(whole)  # the kill came before it was deleted
+        again = checkpoint.Checkpoints(tmp_path)
+        assert again.best_step() == 12
+        self.save(again, 9, new)
+        again.close()
+        assert os.listdir(tmp_path / "best") == ["9"]
+        assert bits(checkpoint.weights(tmp_path)["params"]) == bits(new.params)
 
     def test_on_given_shardings(self, tmp_path, store):
         state, _ = make()
