@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments import arms
+from experiments.peft import methods as compared
 from fmjax import checkpoint, config
 from fmjax.metrics import bootstrap
 from fmjax.reporting import figures, page
@@ -27,7 +28,7 @@ PAIRS = (
     ("Houlsby adapter", "top layer"),
     ("prompt", "probe"),
 )
-KEYS = ("seeds", "examples", "accuracy", "accuracy_by_seed", "nll", "ece")
+KEYS = ("seeds", "examples", "accuracy", "accuracy_by_seed", "f1", "nll", "ece")
 
 
 def measure(
@@ -81,13 +82,14 @@ def measure(
     }
 
 
-def lines(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+def lines(task: str, found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """results.jsonl's."""
-    return [
+    rows = [
         *({"method": name, **one} for name, one in found["methods"].items()),
         *({"difference": name, **one} for name, one in found["differences"].items()),
         *found["shots"],
     ]
+    return [{"task": task, **row} for row in rows]
 
 
 def scatter(found: Mapping[str, Any]) -> str:
@@ -114,9 +116,11 @@ def shots(found: Mapping[str, Any], seen: int) -> str:
     return figures.curves(drawn, "examples a class", "test accuracy", log=True)
 
 
-def write(root: pathlib.Path, found: Mapping[str, Any], data: Mapping, seen: int):
+def write(
+    root: pathlib.Path, task: str, found: Mapping[str, Any], data: Mapping, seen: int
+) -> None:
     """report.html, report.json, results.jsonl and the figures."""
-    arms.record_lines(root, lines(found))
+    arms.record_lines(root, lines(task, found))
     drawings = {"accuracy": scatter(found)}
     if found["shots"]:
         drawings["shots"] = shots(found, seen)
@@ -144,6 +148,7 @@ def write(root: pathlib.Path, found: Mapping[str, Any], data: Mapping, seen: int
             [
                 "method",
                 accuracy,
+                page.column("f1", "F1, macro of many classes [95 %]", ".3f"),
                 page.column("std", "std over seeds", ".3f"),
                 "seeds",
                 page.column("rate", "learning rate", ".2g"),
@@ -170,5 +175,5 @@ def write(root: pathlib.Path, found: Mapping[str, Any], data: Mapping, seen: int
     facts = config.part("data", data)("train").facts
     shown_facts = json.dumps(facts, indent=1, ensure_ascii=False)
     sections.append(page.section("Data", page.code(shown_facts)))
-    title = "Ways to adapt MiniLM: costs and gains"
+    title = f"Ways to adapt: {compared.TASKS[task].title}; costs and gains"
     page.write(root / "report.html", title, sections, data={"results": found})

@@ -1,18 +1,23 @@
-"""What each way to adapt MiniLM to movie sentiment costs, and what it gains.
+"""What each way to adapt a pre-trained net costs, and what it gains.
 
-    python -m experiments.peft.run [--seeds 3] [--method full --method "LoRA r 4" ...]
+    python -m experiments.peft.run [--task r52] [--seeds 3] [--method full ...]
 
 Times a step of each method beside one of full fine-tuning, trains each at rates three
 times apart until the one with the lowest validation loss lies between two others,
 trains that with more seeds, three methods with few examples a class, and tests all of
-it. Interrupted and run again, it goes on where it was. Leaves runs/peft (--workdir):
-report.html, report.json, results.jsonl, accuracy.svg, shots.svg, costs.json and the
-runs' folders.
+it. Interrupted and run again, it goes on where it was. Leaves runs/peft, or
+runs/peft-TASK (--workdir): report.html, report.json, results.jsonl, accuracy.svg,
+shots.svg, costs.json and the runs' folders.
+
+    python -m experiments.peft.run --task r52 --carry runs/peft/results.jsonl
+
+takes each method's rate from results that there are, of this task or of another.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import pathlib
 import re
@@ -27,7 +32,7 @@ from fmjax import cli, config
 APART = 3.0  # times: between neighbouring rates
 FIRST = 1  # power of it, times the config's rate, that is tried first
 SHOTS = (16, 64, 256)  # examples a class
-FEW = ("full", "LoRA r 4", "probe")
+NAMES = list(dict.fromkeys(n for task in methods.TASKS.values() for n in task.methods))
 
 
 def slug(name: str) -> str:
@@ -77,46 +82,62 @@ def chosen(
     }
 
 
+def carried(path: pathlib.Path) -> dict[str, dict[str, Any]]:
+    """Results of `path` by method, whose rates are taken over: `rate`, `validation`."""
+    lines = map(json.loads, path.read_text("utf-8").splitlines())
+    return {one["method"]: one for one in lines if "validation" in one}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", default="runs/peft", type=pathlib.Path)
+    parser.add_argument("--task", default="sentiment", choices=list(methods.TASKS))
+    parser.add_argument("--workdir", type=pathlib.Path)
     parser.add_argument("--seeds", default=1, type=int, help="of every method")
-    parser.add_argument(
-        "--repeat", action="append", choices=list(methods.METHODS), help="these alone"
-    )
+    parser.add_argument("--repeat", action="append", choices=NAMES, help="these alone")
     parser.add_argument("--episodes", default=1, type=int, help="of few examples")
     parser.add_argument("--shots", default=SHOTS, type=int, nargs="*")
-    parser.add_argument("--steps", default=64, type=int, help="of every run")
+    parser.add_argument("--steps", type=int, help="of every run; the task's")
     parser.add_argument("--rates", default=4, type=int, help="tried at most")
+    parser.add_argument("--carry", type=pathlib.Path, help="results with their rates")
     parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
-    parser.add_argument("--method", action="append", choices=list(methods.METHODS))
+    parser.add_argument("--method", action="append", choices=NAMES)
     given = parser.parse_args()
-    root, tiny, began = given.workdir, given.tiny, time.monotonic()
-    names = given.method or list(methods.METHODS)
+    task, tiny, began = methods.TASKS[given.task], given.tiny, time.monotonic()
+    apart = "" if given.task == "sentiment" else f"-{given.task}"
+    root = given.workdir or pathlib.Path(f"runs/peft{apart}")
+    names = [name for name in task.methods if name in (given.method or task.methods)]
     root.mkdir(parents=True, exist_ok=True)
     cli.cache()
 
     arms.say("[1/5] what a step costs")
-    options: dict[str, Any] = {"tiny": tiny, "steps": given.steps}
+    options: dict[str, Any] = {"task": given.task, "tiny": tiny, "steps": given.steps}
     every = {name: methods.settings(name, **options) for name in names}
     plain = methods.settings("full", **options)
     cost = costs.against(root / "costs.json", plain, every, rounds=3)
 
     arms.say("[2/5] rates, by validation loss")
     best: dict[str, dict[str, Any]] = {}
+    known = carried(given.carry) if given.carry else {}
     for name in sorted(names, key=lambda n: n in methods.RELATIVES):
         kin = best.get(methods.RELATIVES.get(name, ""))
         only = kin["power"] if kin else None
+        if name in known:
+            rate = methods.settings(name, **options)["optim"]["lr"]
+            only = round(math.log(known[name]["rate"] / rate, APART))
         best[name] = chosen(root, name, given.rates, only, **options)
+        if name in known and known[name].get("task", "sentiment") == given.task:
+            best[name]["validation"] = (
+                known[name]["validation"] | best[name]["validation"]
+            )
         arms.predictions([best[name]["folder"]], "test")
     runs = {name: [best[name]["folder"]] for name in names}
 
     arms.say("[3/5] few examples a class")
     few: dict[str, dict[int, list[pathlib.Path]]] = {}
     for shots in (2,) if tiny else given.shots:
-        for name in (n for n in FEW if n in names):
+        for name in (n for n in task.few if n in names):
             for episode in range(given.episodes):
                 folder = root / "shots" / f"{slug(name)}-{shots}-{episode}"
                 settings = methods.settings(
@@ -149,7 +170,7 @@ def main() -> int:
     arms.say("[5/5] report")
     found = results.measure(cost, best, runs, few, draws=200 if tiny else 10_000)
     seen = plain["batch_size"] * config.duration(plain["steps"], "steps") // 2
-    results.write(root, found, plain["data"], seen)
+    results.write(root, given.task, found, plain["data"], seen)
     for name, one in found["methods"].items():
         a = one["accuracy"]
         print(
