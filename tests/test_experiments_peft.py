@@ -124,7 +124,9 @@ def test_the_readme_has_the_numbers_that_were_recorded():
     text = (folder / "README.md").read_text("utf-8")
     recorded = (folder / "results.jsonl").read_text("utf-8").splitlines()
     lines = [json.loads(line) for line in recorded]
-    assert {x["method"] for x in lines if "trained" in x} == set(methods.TASKS["sentiment"].methods)
+    assert {x["method"] for x in lines if "trained" in x} == set(
+        methods.TASKS["sentiment"].methods
+    )
     for line in lines:
         if "difference" in line:
             span = "{value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**line)
