@@ -2,14 +2,17 @@
 
 import json
 import pathlib
+import re
 
 import jax
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from experiments import arms
 from experiments.peft import methods, run
-from fmjax import train
+from fmjax import config, optim, train, trees
+from fmjax.models import mobilenet
 from tests import runs
 
 CHOSEN = ("full", "probe")
@@ -96,6 +99,62 @@ def test_the_rate_is_the_one_of_the_lowest_validation_loss(
     assert len(found["validation"]) == tried
     kin = run.chosen(tmp_path, "probe", rates, only=1, tiny=True)
     assert len(kin["validation"]) == kin["power"] == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("r52", "probe"),
+        # Seventeen blocks take a minute to compile.
+        pytest.param("stamps", "LoRA r 4", marks=pytest.mark.slow),
+    ],
+)
+def test_another_task_with_rates_that_are_carried_over(task, name, tmp_path):
+    """At the rate of other results, whatever the losses were."""
+    rate = methods.settings(name, task=task, tiny=True)["optim"]["lr"]
+    before = {"method": name, "rate": rate * 9, "validation": {"1": 0.5}}
+    carried = tmp_path / "before.jsonl"
+    carried.write_text(json.dumps(before) + "\n" + json.dumps({"difference": "x"}))
+    root = tmp_path / "own"
+    own = ["run", "--tiny", f"--task={task}", f"--method={name}", f"--carry={carried}"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [*own, f"--workdir={root}"])
+        assert run.main() == 0
+    (line,) = map(json.loads, (root / "results.jsonl").read_text().splitlines())
+    assert line["task"] == task
+    assert line["rate"] == pytest.approx(rate * 9)
+    assert list(line["validation"]) == [f"{rate * 9:.6g}"], "of another task"
+    (kept,) = root.rglob("test.npz")
+    with np.load(kept) as found:
+        labels, right = found["label"], found["probabilities"].argmax(1)
+    assert len(np.unique(labels)) == (4 if task == "r52" else 10)
+    assert line["accuracy"]["value"] == pytest.approx((right == labels).mean())
+    f1 = f1_score(labels, right, average="macro", labels=range(labels.max() + 1))
+    assert line["f1"]["value"] == pytest.approx(f1)
+
+
+TRAINED = {
+    "top layer": r"^(classify|head|block17)/",
+    "BitFit": r"^classify/|/norm/bias$",
+    "adapter": r"^classify/|^block\d+/adapter_(down|up)/(kernel|bias)$",
+    "AdaLoRA": r"^classify/|(expand|project|head)/conv/adalora_[peq]$",
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_what_a_method_trains_of_a_convolutional_net(name):
+    found = methods.settings(name, task="stamps")
+    net = mobilenet.Model(classes=8, width=0.05, divisor=2, head=8)
+    for transform, fields in found.get("transforms", {}).items():
+        net = config.part("transforms", {"name": transform, **fields})(net)
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), "float32")
+    params = jax.eval_shape(net.init, jax.random.key(0), image)["params"]
+    _, _, trainable = optim.make(params, 100, **found["optim"])
+    learnt = dict(zip(trees.paths(params), jax.tree.leaves(trainable), strict=True))
+    assert {path for path, on in learnt.items() if on} == {
+        path for path in learnt if re.search(TRAINED[name], path)
+    }
+    assert 2 < sum(learnt.values()) < len(learnt)
 
 
 @pytest.mark.parametrize("name", ["BitFit", "prompt"])

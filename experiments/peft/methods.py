@@ -45,6 +45,7 @@ TEXT: Methods = {
     "prefix": ("prefix", {}),
     "prompt": ("prompt", {}),
 }
+IMAGES: Methods = {**BASE, "adapter": ("adapter", {}), **LORA}
 # Those that take the learning rate, as their papers do, of a near relative.
 RELATIVES = {
     "LoRA r 1": "LoRA r 4",
@@ -78,6 +79,15 @@ TASKS = {
         },
         few=(),  # half of the topics have fewer than 16 texts
         tiny={"model": {"max_length": 64}, "data": {"classes": 4}},
+    ),
+    "stamps": Task(
+        "MobileNetV2 on categories of stamps",
+        "configs/mobilenet/stamps.py",
+        IMAGES,
+        steps=64,  # of 32 stamps: four times all of them
+        changes={},
+        few=(),
+        tiny={},
     ),
 }
 

@@ -27,6 +27,9 @@ PAIRS = (
     ("Pfeiffer adapter", "Houlsby adapter"),
     ("Houlsby adapter", "top layer"),
     ("prompt", "probe"),
+    ("top layer", "probe"),
+    ("LoRA r 4", "probe"),
+    ("LoRA r 4", "adapter"),
 )
 KEYS = ("seeds", "examples", "accuracy", "accuracy_by_seed", "f1", "nll", "ece")
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
 
 import jax
+import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
@@ -99,6 +100,25 @@ class Transformed:
 
 def _plain(module: nn.Module, call: Callable, *args: Any, **kwargs: Any) -> Any:
     return call(*args, **kwargs)
+
+
+def linear(module: nn.Module) -> bool:
+    """Is a module a linear map of the last axis: a Dense, or a 1x1 convolution?
+
+    The latter of stride 1, in one group and without a border; its kernel is
+    [1, 1, D, E].
+    """
+    if not isinstance(module, nn.Conv):
+        return isinstance(module, nn.Dense)
+    padding = module.padding
+    if not isinstance(padding, str):
+        padding = "SAME" if not np.any(padding) else "wider"
+    return (
+        bool(np.all(np.asarray(module.kernel_size) == 1))
+        and bool(np.all(np.asarray(module.strides or 1) == 1))
+        and module.feature_group_count == 1
+        and padding in ("SAME", "VALID")
+    )
 
 
 def without_dropout_of_its_own(net: Any, dropout: float, name: str) -> None:

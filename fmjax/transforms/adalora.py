@@ -36,7 +36,8 @@ def transform(
 
     P: [D, R] and Q: [R, E], normal with deviation 0.02; e: [R], zeros, so that the net
     begins as it was. rank: how many singular values each map begins with; s = alpha /
-    R, None is R. target: a pattern over module paths. Raises ValueError for rank < 1.
+    R, None is R. target: a pattern over module paths, of linear maps and 1x1
+    convolutions. Raises ValueError for rank < 1.
     """
     if rank < 1:
         raise ValueError(f"adalora.rank is {rank}; 1 or more")
@@ -53,10 +54,10 @@ class AdaLora(transforms.Transformed):
     names: ClassVar[tuple[str, ...]] = (P, E, Q)
 
     def changes(self, module: nn.Module) -> bool:
-        return isinstance(module, nn.Dense)
+        return transforms.linear(module)
 
     def call(self, module: nn.Module, call: Callable, x: jax.Array, **kwargs) -> Any:
-        assert isinstance(module, nn.Dense)
+        assert isinstance(module, nn.Dense | nn.Conv)
         y, normal = call(x, **kwargs), nn.initializers.normal(0.02)
         p = module.param(P, normal, (x.shape[-1], self.rank))
         e = module.param(E, nn.initializers.zeros, (self.rank,))

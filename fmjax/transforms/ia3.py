@@ -20,8 +20,8 @@ def transform(
 ) -> Ia3:
     """A net whose keys, values and MLPs' hidden units have a factor each (section 3.3).
 
-    target: linear maps whose output is multiplied; inputs: those whose input is. The
-    factors, [E] and [D], begin as ones.
+    target: linear maps (1x1 convolutions too) whose output is multiplied; inputs: those
+    whose input is. The factors, [E] and [D], begin as ones.
     """
     both = target if inputs is None else f"(?:{target})|(?:{inputs})"
     return Ia3(net, both, inputs)
@@ -36,7 +36,7 @@ class Ia3(transforms.Transformed):
     names: ClassVar[tuple[str, ...]] = (OUT, IN)
 
     def changes(self, module: nn.Module) -> bool:
-        return isinstance(module, nn.Dense)
+        return transforms.linear(module)
 
     def call(self, module: nn.Module, call: Callable, x: jax.Array, **kwargs) -> Any:
         if module.is_initializing():

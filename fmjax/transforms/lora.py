@@ -30,7 +30,8 @@ def transform(
 ) -> Lora:
     """A net whose linear maps add s (x A) B, of which A and B are trained.
 
-    target: a pattern over module paths (`re.search`); linear maps alone can be changed.
+    target: a pattern over module paths (`re.search`); linear maps alone can be changed,
+    1x1 convolutions among them.
     A: [D, R], uniform as torch's `Linear`, B: [R, E], zeros (section 4.1), so that the
     net begins as it was. alpha: s = alpha / R, None is R; rank_stabilised: s = alpha /
     sqrt(R) (Kalajdzievski 2023). dropout: of x before A, in training.
@@ -58,10 +59,10 @@ class Lora(transforms.Transformed):
     names: ClassVar[tuple[str, ...]] = (A, B, MAGNITUDE)
 
     def changes(self, module: nn.Module) -> bool:
-        return isinstance(module, nn.Dense)
+        return transforms.linear(module)
 
     def call(self, module: nn.Module, call: Callable, x: jax.Array, **kwargs) -> Any:
-        assert isinstance(module, nn.Dense)
+        assert isinstance(module, nn.Dense | nn.Conv)
         y = call(x, **kwargs)
         a = module.param(A, _uniform, (x.shape[-1], self.rank))
         b = module.param(B, nn.initializers.zeros, (self.rank, module.features))
@@ -75,7 +76,7 @@ class Lora(transforms.Transformed):
         length = jax.lax.stop_gradient(_length(kernel + self.scale * (a @ b)))
         magnitude = module.param(MAGNITUDE, lambda _: _length(kernel))
         (kernel,) = transforms.promote(module, kernel)
-        both = x @ kernel + self.scale * ((dropped @ a) @ b)
+        both = x @ kernel.reshape(kernel.shape[-2:]) + self.scale * ((dropped @ a) @ b)
         y = both * (magnitude / length).astype(both.dtype)
         if module.use_bias:
             y += transforms.promote(module, module.get_variable("params", "bias"))[0]
@@ -136,5 +137,6 @@ def _uniform(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 def _length(kernel: jax.Array) -> jax.Array:
-    """The length of each column of [D, E], float32 [E]."""
-    return jnp.sqrt(jnp.sum(jnp.square(kernel.astype("float32")), axis=0))
+    """The length of each column of [..., D, E], float32 [E]."""
+    columns = kernel.reshape(-1, kernel.shape[-1]).astype("float32")
+    return jnp.sqrt(jnp.sum(jnp.square(columns), axis=0))

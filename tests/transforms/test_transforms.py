@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from fmjax import transforms
 from fmjax.generation import generate, left_pad
@@ -217,6 +218,68 @@ def test_an_adapter_on_a_convolutional_net():
     flat, found = transforms.flatten(params), net.found(params)
     linear = {p.rpartition("/")[0] for p, v in flat.items() if v.ndim == 2} - set(found)
     assert {p.rpartition("/")[0] for p in found} == linear, "linear maps alone"
+
+
+class Pixels(nn.Module):
+    """A 3x3, a depthwise and two 1x1 convolutions, and a linear map."""
+
+    @nn.compact
+    def __call__(self, x, **_):
+        x = nn.relu(nn.Conv(4, (3, 3), name="stem")(x))
+        hidden = nn.relu(nn.Conv(6, (1, 1), use_bias=False, name="expand")(x))
+        hidden = nn.Conv(6, (3, 3), feature_group_count=6, name="depthwise")(hidden)
+        x = x + nn.Conv(4, (1, 1), name="project")(hidden)
+        return nn.Dense(3, name="classify")(x.mean((1, 2)))
+
+
+ON_CONVOLUTIONS = {
+    "lora": lambda net: lora.transform(net, rank=2, target=".*"),
+    "dora": lambda net: lora.transform(net, rank=2, dora=True, target=".*"),
+    "adalora": lambda net: adalora.transform(net, rank=3, target=".*"),
+    "ia3": lambda net: ia3.transform(net, target="expand|project", inputs="project"),
+    "adapter": lambda net: adapter.transform(net, target="project", width=3),
+}
+
+
+@pytest.mark.parametrize("kind", ON_CONVOLUTIONS)
+def test_a_pointwise_convolution_is_a_linear_map(kind):
+    plain, net = Pixels(), ON_CONVOLUTIONS[kind](Pixels())
+    image = np.random.default_rng(0).normal(size=(2, 5, 5, 3)).astype(np.float32)
+    params = net.init(jax.random.key(0), image)["params"]
+    own = transforms.split(net, params)[0]
+    assert close(
+        net.apply({"params": params}, image), plain.apply({"params": own}, image)
+    )
+    maps = {p.split("/")[0] for p in net.found(params)}
+    if kind in ("lora", "dora", "adalora"):
+        assert maps == {"expand", "project", "classify"}
+    moved = stirred(params)
+    own, added = transforms.split(net, moved)
+    changed = net.apply({"params": moved}, image)
+    assert not close(changed, plain.apply({"params": own}, image), 1e-3)
+    assert close(changed, jax.jit(net.apply)({"params": moved}, image))
+    if kind in MERGED:
+        below, merged = MERGED[kind].merge(net, moved)
+        assert below == plain
+        assert jax.tree.map(np.shape, merged) == jax.tree.map(np.shape, own)
+        assert close(changed, plain.apply({"params": merged}, image))
+    if kind == "lora":
+        assert close(lora.unmerge(net, merged, added), moved, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "linear"),
+    [
+        (dict(kernel_size=(1, 1)), True),
+        (dict(kernel_size=(1, 1), padding=[(0, 0), (0, 0)], strides=(1, 1)), True),
+        (dict(kernel_size=(1, 1), padding=1), False),
+        (dict(kernel_size=(1, 1), strides=(2, 2)), False),
+        (dict(kernel_size=(1, 1), feature_group_count=2), False),
+        (dict(kernel_size=(3, 1)), False),
+    ],
+)
+def test_which_convolutions_are_linear_maps(fields, linear):
+    assert transforms.linear(nn.Conv(4, **fields)) == linear
 
 
 def test_a_prompt_keeps_the_first_place_and_tells_what_it_can_not_do():
