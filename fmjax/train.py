@@ -144,8 +144,11 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
     create = functools.partial(stepping.create, init, tx)
     state = jax.eval_shape(create, jax.random.key(seed))
     measure = stepping.measurer(apply, parts.objective)
+    # Shapes with their places, so that what is traced here is not traced again later.
+    placed = devices.abstract(state, devices.shardings(state, state.params, plan))
+    batch = devices.like_batch(sample, plan._replace(how="jit"))
     with config.blaming("objective"):
-        measured = jax.eval_shape(measure, state.params, state.extras, sample)
+        measured = jax.eval_shape(measure, placed.params, placed.extras, batch)
     watching.check(watch, measured)
     given = {
         "apply": apply,
@@ -166,7 +169,7 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
         traced = jax.jit(held, static_argnames="axis")  # once, whoever asks first
         if settings["accum"] > 1:  # which batch statistics and coupled rows do not bear
             with config.blaming("accum"):
-                jax.eval_shape(traced, state, sample)
+                jax.eval_shape(traced, placed, batch)
     return Setup(
         parts,
         plan,
@@ -182,7 +185,7 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
         create,
         traced,
         rate,
-        devices.abstract(state, devices.shardings(state, state.params, plan)),
+        placed,
         sample,
     )
 

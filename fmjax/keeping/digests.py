@@ -40,10 +40,10 @@ class Damaged(ValueError):
     """What is on disk is not what was written; the message names the file or array."""
 
 
-def _mix(x: jax.Array) -> jax.Array:
-    """A bijection of uint32 (MurmurHash3's finalizer)."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+def _mix(x: Any) -> Any:
+    """A bijection of uint32 (MurmurHash3's finalizer), of either library's arrays."""
+    x = (x ^ (x >> 16)) * np.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * np.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
 
 
@@ -74,6 +74,24 @@ def _sums(x: jax.Array, first: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return jnp.stack(jax.lax.reduce((one, two), zeros, add, axes))
 
 
+def _sums_here(x: np.ndarray, first: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`_sums` of a small part that is in this process's memory, with nothing compiled.
+
+    Dozens of shapes on each of several devices are compiled longer than a small model.
+    """
+    kind = {1: np.uint8, 2: np.uint16}.get(x.dtype.itemsize, np.uint32)
+    x = x[..., None] if x.ndim == 0 or x.dtype.itemsize > 4 else x
+    words = np.ascontiguousarray(x).view(kind).astype(np.uint32)
+    place = np.zeros((), np.uint32)
+    for dim, length in enumerate(words.shape):
+        within = dim < len(shape)
+        index = np.arange(length, dtype=np.uint32) + (first[dim] if within else 0)
+        place = place[..., None] * np.uint32(shape[dim] if within else length) + index
+    one = _mix(words ^ _mix(place + np.uint32(0x9E3779B9)))
+    two = _mix(one + place)
+    return np.stack([x.sum(dtype=np.uint32) for x in (one, two)])
+
+
 def start(tree: Any) -> list[tuple[str, str, list[Any]]]:
     """Starts computing the digests of a tree's arrays: (path, kind, sums of parts).
 
@@ -95,8 +113,11 @@ def start(tree: Any) -> list[tuple[str, str, list[Any]]]:
             shared.append(len(found))
         sums = []
         for part in parts:
-            first = [cut.start or 0 for cut in part.index]
-            sums.append(_sums(part.data, np.array(first, np.uint32), leaf.shape))
+            first = np.array([cut.start or 0 for cut in part.index], np.uint32)
+            if part.device.platform == "cpu" and part.data.size <= SMALL:
+                sums.append(_sums_here(np.asarray(part.data), first, leaf.shape))
+            else:
+                sums.append(_sums(part.data, first, leaf.shape))
         found.append((path, kind, sums))
     if shared:  # added up over processes, by the main thread of each
         mine = np.stack([_added(found[i][2]) for i in shared])
@@ -150,6 +171,7 @@ METHODS: dict[str, tuple[Callable[[Any], str], ...]] = {
     "crc32+sum64": (_crc32, _sum64),
 }
 OLD, METHOD = "sha256", "crc32+sum64"
+SMALL = 1 << 15  # values of a part that a CPU sums without a program
 THREADS = 4  # that read files; the parts of one are computed beside each other too
 
 

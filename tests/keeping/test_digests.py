@@ -85,6 +85,18 @@ class TestArrays:
         minus = x.at[0].set(-0.0)
         assert self.digest(minus) != self.digest(x)
 
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool", "uint16"])
+    @pytest.mark.parametrize("part", [(), (0,), (7,), (3, 4, 5)])
+    def test_a_small_part_is_summed_as_a_large_one(self, dtype, part):
+        rng = np.random.default_rng(0)
+        given = jnp.asarray(rng.integers(0, 256, part), jnp.dtype(dtype))
+        whole = tuple(2 * n + 3 for n in part)  # of which it is some part
+        first = np.array([n + 1 for n in part], np.uint32)
+        large = np.asarray(digests._sums(given, first, whole))
+        here = digests._sums_here(np.asarray(given), first, whole)
+        assert here.dtype == large.dtype
+        np.testing.assert_array_equal(here, large)
+
     @pytest.mark.parametrize("devices", [1, 2, 8])
     def test_how_an_array_is_cut_does_not_count(self, devices):
         x = jax.random.normal(jax.random.key(0), (16, 8))
