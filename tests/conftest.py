@@ -1,5 +1,6 @@
 """For every test: eight simulated devices, quick compiles, programs kept."""
 
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -23,3 +24,10 @@ os.environ.setdefault(
     str(pathlib.Path.home() / ".cache" / "fmjax" / "xla-tests"),
 )
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+# Traced programs are millions of small objects, and the collector looks at all of them
+# again and again; what is imported stays.
+import jax  # noqa: E402, F401  after the settings it reads
+
+gc.freeze()
+gc.set_threshold(100_000, 50, 1000)

@@ -178,7 +178,17 @@ def test_tiny_trains_evaluates_and_predicts(tmp_path, name, capsys):
             assert one["probability"] == max(one["probabilities"].values())
 
 
-@pytest.mark.parametrize("name", runs.CONFIGS)
+# One of each family, as what is shown is the same for all; the others with `-m slow`.
+FAMILIES = {name.split("/")[1]: name for name in runs.CONFIGS}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(x, marks=[] if x in FAMILIES.values() else [pytest.mark.slow])
+        for x in runs.CONFIGS
+    ],
+)
 def test_dry_run_shows_the_costs_and_writes_nothing(tmp_path, name, capsys):
     flags = ["--config", f"{runs.ROOT / name}:tiny", "--dry_run"]
     assert train.main([*flags, "--workdir", str(tmp_path / "no")]) == 0

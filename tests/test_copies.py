@@ -184,8 +184,7 @@ def reference(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("how", ["jit", "pmap"])
+@pytest.mark.parametrize(("way", "how"), [*zip(WAYS, ("jit", "pmap"), strict=True)])
 def test_layouts_and_resumption(tmp_path, reference, way, how):
     """jit = pmap = accumulated = resumed, to bfloat16's own rounding."""
     given = settings(WAYS[way])
