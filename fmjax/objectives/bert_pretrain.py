@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fmjax.objectives import chunked, readable
+from fmjax.objectives import chunked, readable, top1
 
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
@@ -37,7 +37,7 @@ def objective(apply, params, extras, batch, key, *, chunk: int | None = None):
     if pair is not None:
         pair = pair.astype(jnp.float32)
         following = cross_entropy(pair, batch["next"]) * mask
-        right_pair = (pair.argmax(-1) == batch["next"]) * mask
+        right_pair = top1(pair, batch["next"]) * mask
         losses["next_sentence"] = (following.sum(), mask.sum())
         metrics["next_sentence_accuracy"] = (right_pair.sum(), mask.sum())
     return losses, metrics, extras
@@ -46,4 +46,4 @@ def objective(apply, params, extras, batch, key, *, chunk: int | None = None):
 def _scored(tokens: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Of each position: its cross-entropy, and whether its token is first."""
     tokens = tokens.astype(jnp.float32)
-    return cross_entropy(tokens, targets), tokens.argmax(-1) == targets
+    return cross_entropy(tokens, targets), top1(tokens, targets)

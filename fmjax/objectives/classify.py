@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fmjax.objectives import top1
+
 METRICS = ("classification",)
 
 
@@ -29,7 +31,7 @@ def objective(apply, params, extras, batch, key, *, label_smoothing: float = 0.0
         label = jnp.where(share >= 0.5, label, other)
     target = optax.smooth_labels(target, smoothing)
     loss = optax.softmax_cross_entropy(logits, target)
-    correct = logits.argmax(-1) == label
+    correct = top1(logits, label)
     weight = mask.sum()
     losses = {"classify": ((loss * mask).sum(), weight)}
     return losses, {"accuracy": ((correct * mask).sum(), weight)}, extras

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fmjax.objectives import chunked, readable
+from fmjax.objectives import chunked, readable, top1
 
 METRICS = ("language_model",)
 
@@ -75,6 +75,6 @@ def _scored(logits: jax.Array, targets: jax.Array) -> dict[str, jax.Array]:
     logits = logits.astype(jnp.float32)
     logz = jax.nn.logsumexp(logits, axis=-1)
     chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    right = logits.argmax(-1) == targets
+    right = top1(logits, targets)
     mean = logits.mean(-1)
     return {"nll": logz - chosen, "logz": logz, "mean": mean, "right": right}

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fmjax.objectives import top1
+
 METRICS = ("segmentation",)
 
 
@@ -27,7 +29,7 @@ def objective(
     """
     logits, targets, weights, extras = _middle(apply, params, extras, batch, key)
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    right = logits.argmax(-1) == targets
+    right = top1(logits, targets)
     pixels = weights.sum()
     losses = {"cross_entropy": (cross_entropy * (entropy * weights).sum(), pixels)}
     there = (weights.sum((1, 2)) > 0).astype(jnp.float32)

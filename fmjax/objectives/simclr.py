@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fmjax.objectives import top1
+
 
 def objective(
     apply, params, extras, batch, key, *, temperature: float = 0.1, axis=None
@@ -70,4 +72,4 @@ def cross_entropy(logits, target):
     """(-log softmax at target, is it the largest?) of each row, as float32."""
     chosen = jnp.take_along_axis(logits, target[:, None], axis=1)[:, 0]
     loss = jax.nn.logsumexp(logits, axis=1) - chosen
-    return loss, (logits.argmax(1) == target).astype(jnp.float32)
+    return loss, top1(logits, target).astype(jnp.float32)

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fmjax.objectives import top1
+
 METRICS = ("question_answering",)
 
 
@@ -19,7 +21,7 @@ def objective(apply, params, extras, batch, key):
     logits, extras = _logits(apply, params, extras, batch, key)
     mask, wanted = batch["mask"], jnp.stack([batch["start"], batch["end"]])
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, wanted).mean(0)
-    right = (logits.argmax(-1) == wanted).all(0)
+    right = top1(logits, wanted).all(0)
     weight = mask.sum()
     losses = {"span_qa": ((loss * mask).sum(), weight)}
     return losses, {"exact_span": ((right * mask).sum(), weight)}, extras

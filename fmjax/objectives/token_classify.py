@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fmjax.objectives import top1
+
 METRICS = ("tagging",)
 
 
@@ -19,7 +21,7 @@ def objective(apply, params, extras, batch, key):
     logits, targets = logits.astype(jnp.float32), batch["targets"]
     weights = batch["weights"] * batch["mask"][:, None]
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    right = logits.argmax(-1) == targets
+    right = top1(logits, targets)
     weight = weights.sum()
     losses = {"token_classify": ((loss * weights).sum(), weight)}
     return losses, {"accuracy": ((right * weights).sum(), weight)}, extras
