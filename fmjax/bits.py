@@ -66,7 +66,7 @@ class Step:
     def __init__(
         self,
         shards: int,
-        finite_only: bool,
+        nonfinite: str | None,
         *,
         apply: Callable,
         objective: Callable,
@@ -74,7 +74,7 @@ class Step:
         trainable: Any = None,
         accum: int = 1,
     ):
-        """finite_only: as `guard.finite_only` says. The rest: as of `step.train_step`.
+        """nonfinite: the guard's policy. The rest: as of `step.train_step`.
 
         Raises ValueError for an objective that compares the rows of a batch.
         """
@@ -96,7 +96,8 @@ class Step:
         def taken(state: State, found: tuple[Any, Sums]) -> tuple[State, Sums]:
             return step.taken(state, found[0], found[1], state.extras, tx)
 
-        self.take = guard.finite_only(taken) if finite_only else taken
+        keep = nonfinite == "skip"
+        self.take = guard.finite_only(taken, keep) if nonfinite else taken
 
     def shard(
         self, state: State, rows: Any, number: jax.Array, totals: Any

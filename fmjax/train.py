@@ -159,13 +159,13 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
     }
     if plan.shards:
         with config.blaming("parallel"):
-            traced: Callable = bits.Step(plan.shards, bool(guard.nonfinite), **given)
+            traced: Callable = bits.Step(plan.shards, guard.nonfinite, **given)
             jax.eval_shape(traced, state, sample)
     else:
         step: Callable = functools.partial(stepping.train_step, **given)
         held = sharding.constrained(step, plan)
         if guard.nonfinite:
-            held = guards.finite_only(held)
+            held = guards.finite_only(held, keep=guard.nonfinite == "skip")
         traced = jax.jit(held, static_argnames="axis")  # once, whoever asks first
         if settings["accum"] > 1:  # which batch statistics and coupled rows do not bear
             with config.blaming("accum"):
@@ -325,6 +325,8 @@ def run(
                 or stopped
                 or (each["save"] and done % each["save"] == 0 and done > start)
             ):
+                record(flush=over or stopped)  # before a state is kept, it is judged
+                pending = None
                 with clock.spending("checkpoint", state.step):
                     held = state._replace(params=kept(state.params))
                     store.save(done, held, progress)
@@ -339,7 +341,6 @@ def run(
             record()
             store.check()
             done, pending = done + 1, (done + 1, sums)
-        record(flush=True)
         if over and not store.best_step():  # nothing was watched: the last is the best
             params = copies.averaged(state.opt_state, state.params)
             store.save_best(done, kept(params), state.extras)

@@ -67,6 +67,8 @@ def test_abort_ends_the_run_with_65_and_finite_checkpoints(
     assert runs.losses(tmp_path)[BAD] is None, "the log has it"
     assert runs.losses(tmp_path, "train/skipped")[: BAD + 1] == [0, 0, 0, 1]
     saved(tmp_path)
+    kept = sorted(path.name for path in tmp_path.glob("checkpoints/*"))
+    assert kept == ["2"], "step 4 was to be saved, and is judged before"
 
 
 def test_skip_is_bitwise_a_run_that_never_saw_the_batch(tmp_path, poisoned):
@@ -174,12 +176,14 @@ class TestSpikes:
         assert guard.deviation(8.0, collections.deque([1.0] * 15)) == 0
 
 
-@pytest.mark.parametrize("where", ["loss", "gradient", "result", "statistics"])
-def test_any_number_that_is_not_finite_keeps_the_state(where):
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("where", ["loss", "gradient", "result", "statistics", None])
+def test_any_number_that_is_not_finite_keeps_the_state(where, bad, keep):
     from fmjax.step import State
 
-    bad = jnp.array(jnp.nan)
-    params, extras = {"w": jnp.ones(3)}, {"mean": jnp.zeros(2)}
+    bad = jnp.array(bad)
+    params, extras = {"w": jnp.ones(3)}, {"mean": jnp.zeros(2), "none": jnp.zeros(0)}
     state = State(jnp.array(4), params, extras, {"mu": jnp.zeros(3)}, jax.random.key(0))
 
     def train_step(state, batch):
@@ -202,6 +206,9 @@ def test_any_number_that_is_not_finite_keeps_the_state(where):
         )
         return new, sums
 
-    new, sums = jax.jit(guard.finite_only(train_step))(state, None)
-    assert bits(new) == bits(state._replace(step=jnp.array(5)))
-    assert float(sums["metrics"]["skipped"][0]) == 1
+    new, sums = jax.jit(guard.finite_only(train_step, keep))(state, None)
+    assert float(sums["metrics"]["skipped"][0]) == (where is not None)
+    kept = state._replace(step=jnp.array(5))
+    if where is None or not keep:
+        kept = jax.jit(train_step)(state, None)[0]
+    assert bits(new) == bits(kept)
