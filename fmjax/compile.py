@@ -88,6 +88,7 @@ def measure(
         )
     plan, slices = setup.plan, (settings.get("parallel") or {}).get("slices", 1)
     batch = parallel.like_batch(setup.sample, plan)
+    leaves = jax.tree.leaves(setup.state)
     found: dict[str, Any] = {
         "mesh": dict(plan.mesh.shape),
         "slices": slices,
@@ -95,7 +96,8 @@ def measure(
         "batch_size": settings["batch_size"],
         "parameters": account.count(setup.state.params),
         "model_flops": flops.count(account.plain(setup), setup.state, batch),
-        "state_bytes": sum(map(memory.local, jax.tree.leaves(setup.state))),
+        "state_bytes": sum(memory.local(x) for x in leaves if not memory.away(x)),
+        "host_bytes": sum(memory.local(x) for x in leaves if memory.away(x)),
         "largest_arrays": memory.largest(setup.state, top),
     }
     if isinstance(there, int):

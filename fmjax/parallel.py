@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
 from fmjax import bits, sharding
 from fmjax.config import ConfigError, suggest
@@ -51,6 +51,7 @@ def plan(
     slices: int = 1,
     determinism: str | None = None,
     shards: int = 8,
+    offload: str | None = None,
 ) -> Plan:
     """The mesh over the first `devices` of those `there` (all by default), and rules.
 
@@ -60,8 +61,9 @@ def plan(
     vocabulary cut over 'model'), 'fsdp+tensor', or an ordered table of (regex over the
     parameter's path, partition spec as a tuple). there: None for this machine's; a
     number for so many that are nowhere, in an abstract mesh. determinism: 'bits' gives
-    the same bits on any number of devices that divides `shards` (fmjax.bits).
-    Raises ConfigError where the numbers do not fit.
+    the same bits on any number of devices that divides `shards` (fmjax.bits). offload:
+    'optimizer' keeps the optimizer's arrays in the hosts' memory, from where they come
+    for each update. Raises ConfigError where the numbers do not fit.
     """
     if determinism == "bits":
         bits.threads(shards)
@@ -82,6 +84,8 @@ def plan(
             "pmap keeps whole copies of the parameters on one axis: set "
             "parallel.params=replicate and one mesh axis, or parallel.how=jit"
         )
+    if offload is not None:
+        made = _offloaded(made, offload, determinism)
     if determinism is not None:
         made = bits.check(made, determinism, shards)
     if made.parts % jax.process_count():
@@ -90,6 +94,26 @@ def plan(
             f"{jax.process_count()} processes can't share: each reads rows of its own"
         )
     return made
+
+
+def _offloaded(plan: Plan, offload: str, determinism: str | None) -> Plan:
+    """`plan` with arrays in the hosts' memory; raises ConfigError where they can't."""
+    problem = ""
+    if offload != "optimizer":
+        problem = "it is None or 'optimizer'"
+    elif plan.how == "pmap" or determinism is not None:
+        problem = "set parallel.how=jit, and no parallel.determinism"
+    elif isinstance(plan.mesh, Mesh):
+        device = plan.mesh.devices.flat[0]
+        kinds = [memory.kind for memory in device.addressable_memories()]
+        if sharding.HOST not in kinds:
+            problem = (
+                f"a {device.device_kind} has {', '.join(kinds)}, and nothing that is "
+                f"{sharding.HOST}: leave it out"
+            )
+    if problem:
+        raise ConfigError(f"parallel.offload={offload!r}: {problem}")
+    return plan._replace(offload=offload)
 
 
 def check_batch(size: int, plan: Plan, accum: int = 1, where: str = "batch_size"):

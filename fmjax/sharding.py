@@ -25,6 +25,7 @@ from fmjax.trees import paths
 
 Rules = str | Sequence[tuple[str, Any]]
 PRESETS = ("replicate", "fsdp", "tensor", "fsdp+tensor")
+HOST = "pinned_host"  # the kind of memory that a device reaches without its processor
 
 # Tensor parallelism (Shoeybi et al. 2019, section 3): heads and the MLP's width are cut
 # on the way in, and on the way out each device has a part of a sum. (pattern, the first
@@ -53,6 +54,7 @@ class Plan(NamedTuple):
     how: str  # 'jit' or 'pmap'
     rules: Rules
     shards: int = 0  # logical ones of the deterministic mode (fmjax.bits); 0: it is off
+    offload: str | None = None  # 'optimizer': its arrays are in the hosts' memory
 
     @property
     def cut(self) -> tuple[str, ...]:
@@ -198,7 +200,8 @@ def shardings(tree: Any, params: Any, plan: Plan) -> Any:
     """A tree of shardings like `tree`, a state that holds `params` (or their shapes).
 
     An optimizer's array whose path ends in a parameter's path and has its shape lives
-    where that parameter lives; everything else is whole on every device.
+    where that parameter lives, or, offloaded, beside it in the memory of that device's
+    host; everything else is whole on every device.
     """
     where = {
         path: (leaf.shape, _spec(path, leaf.shape, plan))
@@ -223,10 +226,48 @@ def shardings(tree: Any, params: Any, plan: Plan) -> Any:
         for i in range(len(steps)):
             shape, spec = where.get("/".join(steps[i:]), ((), None))
             if spec is not None and shape == leaf.shape:
-                return NamedSharding(plan.mesh, spec)
+                away = plan.offload == "optimizer" and steps[0] == "opt_state"
+                kind = {"memory_kind": HOST} if away else {}
+                return NamedSharding(plan.mesh, spec, **kind)
         return plan.whole
 
     return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def near(tree: Any, places: Any = None) -> Any:
+    """Arrays that are in a host's memory, on their devices; others as they are.
+
+    places: a tree of their shardings, which traced arrays do not tell.
+    """
+    places = jax.tree.map(lambda x: x.sharding, tree) if places is None else places
+
+    def bring(x, place):
+        away = place.memory_kind == HOST
+        return jax.device_put(x, place.with_memory_kind("device")) if away else x
+
+    return jax.tree.map(bring, tree, places)
+
+
+def away(tree: Any, places: Any) -> Any:
+    """Arrays whose places are in a host's memory, there; others as they are."""
+    put = lambda x, p: jax.device_put(x, p) if p.memory_kind == HOST else x  # noqa: E731
+    return jax.tree.map(put, tree, places)
+
+
+def brought(step: Callable, places: Any) -> Callable:
+    """A train step whose optimizer state is on the host before and after it.
+
+    places: a state's shardings. The compiler decides when each array comes and goes.
+    """
+
+    @functools.wraps(step)
+    def run(state, batch, **given):
+        state = state._replace(opt_state=near(state.opt_state, places.opt_state))
+        state, sums = step(state, batch, **given)
+        kept = away(state.opt_state, places.opt_state)
+        return state._replace(opt_state=kept), sums
+
+    return run
 
 
 def of_batch(batch: Any, plan: Plan) -> Any:

@@ -145,7 +145,8 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
     state = jax.eval_shape(create, jax.random.key(seed))
     measure = stepping.measurer(apply, parts.objective)
     # Shapes with their places, so that what is traced here is not traced again later.
-    placed = devices.abstract(state, devices.shardings(state, state.params, plan))
+    places = devices.shardings(state, state.params, plan)
+    placed = devices.abstract(state, places)
     batch = devices.like_batch(sample, plan._replace(how="jit"))
     with config.blaming("objective"):
         measured = jax.eval_shape(measure, placed.params, placed.extras, batch)
@@ -166,6 +167,8 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
         held = sharding.constrained(step, plan)
         if guard.nonfinite:
             held = guards.finite_only(held, keep=guard.nonfinite == "skip")
+        if plan.offload:
+            held = sharding.brought(held, places)
         traced = jax.jit(held, static_argnames="axis")  # once, whoever asks first
         if settings["accum"] > 1:  # which batch statistics and coupled rows do not bear
             with config.blaming("accum"):
@@ -342,7 +345,7 @@ def run(
             store.check()
             done, pending = done + 1, (done + 1, sums)
         if over and not store.best_step():  # nothing was watched: the last is the best
-            params = copies.averaged(state.opt_state, state.params)
+            params = sharding.near(copies.averaged(state.opt_state, state.params))
             store.save_best(done, kept(params), state.extras)
     result = {"status": "done" if over else "stopped", "step": done, "steps": total}
     result |= progress | cost

@@ -14,7 +14,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from fmjax import parallel
+from fmjax import parallel, sharding
 from fmjax.costs import chips, flops
 from fmjax.step import pure
 from fmjax.trees import paths
@@ -70,6 +70,8 @@ def compiled_table(found: dict[str, Any]) -> str:
         "model FLOPs": f"{found['model_flops']:.4g}",
         "state a device": size(found["state_bytes"]),
     }
+    if found.get("host_bytes"):
+        rows["state on the host, a device"] = size(found["host_bytes"])
     if "fits" in found:
         capacity = found.get("capacity_bytes")
         of = f" of {size(capacity)}" if capacity else ""
@@ -145,6 +147,9 @@ def compiling(setup: Any) -> tuple[Any, dict[str, float]]:
 def plain(setup: Any) -> Callable:
     """The step of the same model, unguarded, that computes nothing twice."""
     net, bare = setup.parts.net, inspect.unwrap(setup.step)
+    if setup.plan.offload:
+        places = jax.tree.map(lambda x: x.sharding, setup.state)
+        bare = functools.partial(sharding.brought(bare, places))
     if getattr(net, "remat", None) is None or not hasattr(net, "clone"):
         return bare
     return functools.partial(bare, apply=pure(net.clone(remat=None)))

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fmjax import config
+from fmjax import config, sharding
 from fmjax.costs import flops
 from fmjax.trees import paths
 
@@ -55,11 +55,16 @@ def words(settings: Mapping[str, Any], setup: Any, error: str, top: int = 3) -> 
 
 
 def local(leaf: Any) -> int:
-    """Bytes of an array on one device."""
+    """Bytes of an array on one device, or in its host's memory for it."""
     size = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else None
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * (
         size or leaf.dtype.itemsize
     )
+
+
+def away(leaf: Any) -> bool:
+    """Whether an array is in the host's memory, and none of it on the device."""
+    return leaf.sharding.memory_kind == sharding.HOST
 
 
 def largest(state: Any, top: int) -> list[dict[str, Any]]:
@@ -69,7 +74,8 @@ def largest(state: Any, top: int) -> list[dict[str, Any]]:
             "path": path,
             "shape": list(leaf.shape),
             "dtype": str(leaf.dtype),
-            "sharding": ", ".join(map(str, leaf.sharding.spec)) or "whole",
+            "sharding": (", ".join(map(str, leaf.sharding.spec)) or "whole")
+            + (", on the host" if away(leaf) else ""),
             "bytes": local(leaf),
         }
         for path, leaf in zip(paths(state), jax.tree.leaves(state), strict=True)

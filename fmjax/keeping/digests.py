@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from fmjax import sharding
 from fmjax.config import ConfigError
 from fmjax.trees import paths
 
@@ -117,7 +118,8 @@ def start(tree: Any) -> list[tuple[str, str, list[Any]]]:
             if part.device.platform == "cpu" and part.data.size <= SMALL:
                 sums.append(_sums_here(np.asarray(part.data), first, leaf.shape))
             else:
-                sums.append(_sums(part.data, first, leaf.shape))
+                data = sharding.near(part.data)
+                sums.append(_sums(data, first, leaf.shape))
         found.append((path, kind, sums))
     if shared:  # added up over processes, by the main thread of each
         mine = np.stack([_added(found[i][2]) for i in shared])

@@ -1,11 +1,11 @@
 """Numbers that are not finite, and spikes: what a run does about them.
 
 No checkpoint holds what came of a step whose loss, gradient or result is not finite,
-and no run goes on from it. What happens is the policy's. One that ends the run or goes
-back needs no more than to hear of it: a step's numbers are read while the next one runs,
-and always before a state is saved. To skip a batch the step itself has to choose the
-old parameters, statistics and optimizer state, which costs a pass over all of them. All
-of it is said, and recorded in events.jsonl.
+and no run goes on from it. What happens is the policy's. To end the run or to go back
+it is enough to hear of it: a step's numbers are read while the next one runs, and
+always before a state is saved. To skip a batch the step itself has to choose the old
+parameters, statistics and optimizer state, which costs a pass over all of them. All of
+it is said, and recorded in events.jsonl.
 """
 
 from __future__ import annotations
