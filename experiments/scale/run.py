@@ -135,6 +135,10 @@ WEAK = tuple(
 # On 4 chips of v5e, each with a quarter of the state and of the batch.
 SMALL = PADDED | {"batch_size": 32, "model.remat": None}
 FULL = SMALL | {"model.remat": "full"}
+BF16 = {"optim.params_dtype": "bfloat16"}
+ALONE = {"optim.masters": False}
+WHOLE = {"parallel.params": "replicate"}
+AWAY = {"parallel.offload": "optimizer"}
 MEMORY = tuple(
     Row(name, f"{GPT}:gpt2", ("v5e:2x2",), changes)
     for name, changes in (
@@ -142,11 +146,15 @@ MEMORY = tuple(
         ("remat full", FULL),
         ("remat dots", SMALL | {"model.remat": "dots"}),
         ("no remat", SMALL),
-        ("remat full, whole copies", FULL | {"parallel.params": "replicate"}),
+        ("remat full, whole copies", FULL | WHOLE),
         ("remat full, 4 microbatches", FULL | {"accum": 4}),
         ("remat full, adafactor", FULL | {"optim.name": "adafactor"}),
         ("remat full, float32", FULL | {"model.dtype": "float32"}),
         ("remat full, no scan", FULL | {"model.scan": False}),
+        ("remat full, bfloat16 and masters", FULL | BF16),
+        ("remat full, bfloat16, rounded by chance", FULL | BF16 | ALONE),
+        ("remat full, offload", FULL | AWAY),
+        ("remat full, whole copies, offload", FULL | WHOLE | AWAY),
     )
 )
 KEPT = "remat full, buffers kept"
