@@ -14,9 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 
 from fmjax import bits, sharding
+from fmjax import offload as offloads
 from fmjax.config import ConfigError, suggest
 from fmjax.sharding import Plan, Rules
 from fmjax.sharding import shardings as shardings
@@ -85,7 +86,7 @@ def plan(
             "parallel.params=replicate and one mesh axis, or parallel.how=jit"
         )
     if offload is not None:
-        made = _offloaded(made, offload, determinism)
+        made = offloads.check(made, offload, determinism)
     if determinism is not None:
         made = bits.check(made, determinism, shards)
     if made.parts % jax.process_count():
@@ -94,26 +95,6 @@ def plan(
             f"{jax.process_count()} processes can't share: each reads rows of its own"
         )
     return made
-
-
-def _offloaded(plan: Plan, offload: str, determinism: str | None) -> Plan:
-    """`plan` with arrays in the hosts' memory; raises ConfigError where they can't."""
-    problem = ""
-    if offload != "optimizer":
-        problem = "it is None or 'optimizer'"
-    elif plan.how == "pmap" or determinism is not None:
-        problem = "set parallel.how=jit, and no parallel.determinism"
-    elif isinstance(plan.mesh, Mesh):
-        device = plan.mesh.devices.flat[0]
-        kinds = [memory.kind for memory in device.addressable_memories()]
-        if sharding.HOST not in kinds:
-            problem = (
-                f"a {device.device_kind} has {', '.join(kinds)}, and nothing that is "
-                f"{sharding.HOST}: leave it out"
-            )
-    if problem:
-        raise ConfigError(f"parallel.offload={offload!r}: {problem}")
-    return plan._replace(offload=offload)
 
 
 def check_batch(size: int, plan: Plan, accum: int = 1, where: str = "batch_size"):

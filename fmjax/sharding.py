@@ -234,42 +234,6 @@ def shardings(tree: Any, params: Any, plan: Plan) -> Any:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def near(tree: Any, places: Any = None) -> Any:
-    """Arrays that are in a host's memory, on their devices; others as they are.
-
-    places: a tree of their shardings, which traced arrays do not tell.
-    """
-    places = jax.tree.map(lambda x: x.sharding, tree) if places is None else places
-
-    def bring(x, place):
-        away = place.memory_kind == HOST
-        return jax.device_put(x, place.with_memory_kind("device")) if away else x
-
-    return jax.tree.map(bring, tree, places)
-
-
-def away(tree: Any, places: Any) -> Any:
-    """Arrays whose places are in a host's memory, there; others as they are."""
-    put = lambda x, p: jax.device_put(x, p) if p.memory_kind == HOST else x  # noqa: E731
-    return jax.tree.map(put, tree, places)
-
-
-def brought(step: Callable, places: Any) -> Callable:
-    """A train step whose optimizer state is on the host before and after it.
-
-    places: a state's shardings. The compiler decides when each array comes and goes.
-    """
-
-    @functools.wraps(step)
-    def run(state, batch, **given):
-        state = state._replace(opt_state=near(state.opt_state, places.opt_state))
-        state, sums = step(state, batch, **given)
-        kept = away(state.opt_state, places.opt_state)
-        return state._replace(opt_state=kept), sums
-
-    return run
-
-
 def of_batch(batch: Any, plan: Plan) -> Any:
     """A tree of shardings for a batch's arrays, or shapes, [B, ...].
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fmjax import bits, cli, config, copies, files, sharding, watching
+from fmjax import bits, cli, config, copies, files, offload, sharding, watching
 from fmjax import checkpoint as checkpoints
 from fmjax import optim as optimizers
 from fmjax import parallel as devices
@@ -168,7 +168,7 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
         if guard.nonfinite:
             held = guards.finite_only(held, keep=guard.nonfinite == "skip")
         if plan.offload:
-            held = sharding.brought(held, places)
+            held = offload.around(held, places)
         traced = jax.jit(held, static_argnames="axis")  # once, whoever asks first
         if settings["accum"] > 1:  # which batch statistics and coupled rows do not bear
             with config.blaming("accum"):
@@ -345,7 +345,7 @@ def run(
             store.check()
             done, pending = done + 1, (done + 1, sums)
         if over and not store.best_step():  # nothing was watched: the last is the best
-            params = sharding.near(copies.averaged(state.opt_state, state.params))
+            params = offload.near(copies.averaged(state.opt_state, state.params))
             store.save_best(done, kept(params), state.extras)
     result = {"status": "done" if over else "stopped", "step": done, "steps": total}
     result |= progress | cost

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from fmjax import config, copies, evaluate, sharding
+from fmjax import config, copies, evaluate, offload
 from fmjax.step import Sums
 
 
@@ -53,7 +53,7 @@ def gave_up(watch: Watch, progress: dict) -> bool:
 
 def measure(run: Callable, setup: Any, state: Any) -> tuple[Any, dict[str, float]]:
     """(the weights to evaluate, SPLIT/NAME: value over each watched split)."""
-    params = sharding.near(copies.averaged(state.opt_state, state.params))
+    params = offload.near(copies.averaged(state.opt_state, state.params))
     numbers = {
         f"{split}/{name}": value
         for split, data in setup.eval_sets.items()

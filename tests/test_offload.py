@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from fmjax import compile, parallel, sharding, train
+from fmjax import compile, offload, parallel, sharding, train
 from fmjax.config import ConfigError
 from tests import runs
 from tests.test_checkpoint import bits
@@ -48,7 +48,7 @@ def test_what_is_on_the_host(given):
     step = parallel.compile_step(setup.step, setup.state, batch, setup.plan)
     state, _ = step(state, batch)
     assert jax.tree.map(lambda x: x.sharding.memory_kind, state) == kinds
-    near = sharding.near(state.opt_state)
+    near = offload.near(state.opt_state)
     assert {x.sharding.memory_kind for x in jax.tree.leaves(near)} == {"device"}
     assert bits(near) == bits(state.opt_state)
 
@@ -80,6 +80,6 @@ def test_refuses(laid, message):
 
 
 def test_refuses_devices_that_have_no_such_memory(monkeypatch):
-    monkeypatch.setattr(sharding, "HOST", "moon")
+    monkeypatch.setattr(offload, "HOST", "moon")
     with pytest.raises(ConfigError, match=r"has device, .* and nothing that is moon"):
         parallel.plan(offload="optimizer")

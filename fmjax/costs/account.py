@@ -14,7 +14,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from fmjax import parallel, sharding
+from fmjax import offload, parallel
 from fmjax.costs import chips, flops
 from fmjax.step import pure
 from fmjax.trees import paths
@@ -149,7 +149,7 @@ def plain(setup: Any) -> Callable:
     net, bare = setup.parts.net, inspect.unwrap(setup.step)
     if setup.plan.offload:
         places = jax.tree.map(lambda x: x.sharding, setup.state)
-        bare = functools.partial(sharding.brought(bare, places))
+        bare = functools.partial(offload.around(bare, places))
     if getattr(net, "remat", None) is None or not hasattr(net, "clone"):
         return bare
     return functools.partial(bare, apply=pure(net.clone(remat=None)))

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from fmjax import sharding
+from fmjax import offload
 from fmjax.config import ConfigError
 from fmjax.trees import paths
 
@@ -118,7 +118,7 @@ def start(tree: Any) -> list[tuple[str, str, list[Any]]]:
             if part.device.platform == "cpu" and part.data.size <= SMALL:
                 sums.append(_sums_here(np.asarray(part.data), first, leaf.shape))
             else:
-                data = sharding.near(part.data)
+                data = offload.near(part.data)
                 sums.append(_sums(data, first, leaf.shape))
         found.append((path, kind, sums))
     if shared:  # added up over processes, by the main thread of each

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from fmjax import checkpoint, copies, files, sharding
+from fmjax import checkpoint, copies, files, offload
 from fmjax.config import ConfigError
 from fmjax.keeping import digests, guard
 from fmjax.keeping.digests import Damaged
@@ -95,13 +95,13 @@ def initial(setup: Any, workdir: pathlib.Path, settings: Mapping[str, Any]) -> S
     # Where there is no room, to wait for some of its arrays alone would never end.
     jax.block_until_ready(made)
     if init_from := settings["init_from"]:
-        near = sharding.near(made.opt_state)
+        near = offload.near(made.opt_state)
         whole = copies.averaged(near, made.params)  # not rounded before it is
         whole, loaded = frozen.begin(whole, setup.parts, init_from)
         narrow = lambda new, old: new.astype(old.dtype)  # noqa: E731
         made = made._replace(
             params=jax.tree.map(narrow, whole, made.params),
-            opt_state=sharding.away(copies.restart(near, whole), places.opt_state),
+            opt_state=offload.away(copies.restart(near, whole), places.opt_state),
         )
         for name, extras in made.extras.items():  # batch statistics come along
             more, loaded[name] = frozen.begin(extras, setup.parts, init_from, name)
