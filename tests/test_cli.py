@@ -132,13 +132,13 @@ class TestVerbs:
         assert "usage: fmjax VERB" in "".join(capsys.readouterr())
 
     @pytest.mark.parametrize("verb", cli.VERBS)
-    def test_each_is_a_module_with_the_same_flags(self, verb):
+    def test_each_is_a_module_with_the_same_flags(self, verb, monkeypatch, capsys):
         """`fmjax VERB -h` and `python -m fmjax.VERB -h` but for the program's name."""
-        script = (
-            f"import sys; from fmjax import cli; sys.argv = ['fmjax', {verb!r}, '-h']"
-        )
-        code, out, err = command("-c", f"{script}; cli.main()")
-        assert (code, err) == (0, "")
+        monkeypatch.setattr(sys, "argv", ["fmjax", verb, "-h"])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        assert exit_.value.code == 0
+        out = capsys.readouterr().out
         code, other, err = command("-m", f"fmjax.{verb}", "-h")
         assert (code, err) == (0, "")
         options = [text[text.index("options:") :] for text in (out, other)]

@@ -90,6 +90,9 @@ SIZES |= {"mobilenet": mobilenet.SIZES, "resnet": (*resnet.SIZES, "plain-56")}
 QUICK = {"gpt": ("gpt2", "gpt3-small"), "t5": ("small", "1.1-small")}
 QUICK |= {"vit": ("S/16",), "mae": ("B/16",), "clip": ("B/32",), "simclr": ()}
 QUICK |= {"mobilenet": ("1.0",), "resnet": ("50", "20", "plain-20")}
+# Of tasks on the same MiniLM, and of images on the same net, one stands for all.
+SIZES |= {"bert": ("full", "lora", "r52", "20newsgroups"), "cnn": ("classic", "two")}
+QUICK |= {"bert": (), "cnn": ("two",)}
 
 
 def builds():

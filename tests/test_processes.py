@@ -47,7 +47,7 @@ def finish(process):
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(tmp_path, name):
-    long = ("--config.steps=600", "--config.evaluate.every=600")
+    long = ("--config.steps=600", "--config.evaluate=None")
     process = start(tmp_path / "a", *long)
     lines = tmp_path / "a" / "metrics.jsonl"
     deadline = time.monotonic() + 200

@@ -384,7 +384,13 @@ TRAINED = {
 }
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(x, marks=[pytest.mark.slow] * (x == "marian"))
+        for x in TRAINED  # Marian is T5's way and what it has itself is tested above
+    ],
+)
 def test_a_run_of_each_family_begins_with_a_public_checkpoint(name, tmp_path):
     file, changes = TRAINED[name]
     settings = runs.tiny(file, steps="1 step", **changes)
