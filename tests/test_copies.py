@@ -234,7 +234,9 @@ def test_evaluation_and_another_run_begin_with_masters(tmp_path, reference):
     same(state.params, jax.tree.map(lambda p: p.astype(HALF), best), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param("masters", marks=pytest.mark.slow), "stochastic"]
+)
 def test_an_adapter_on_frozen_bfloat16_parameters(tmp_path, reference, way):
     """Frozen ones have no master; what is left out of checkpoints is found again."""
     given = settings(WAYS[way], optim__train="lora_|^classify/") | {

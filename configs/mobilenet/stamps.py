@@ -96,6 +96,7 @@ def get_config(arg: str = "full") -> ConfigDict:
         c.inputs.size, c.init_from = 32, None
         c.model = dict(name="mobilenet", width=0.05, divisor=2, head=8, classes=None)
         c.model.update(dict(frozen_norm=True, dropout=0.0))
+        c.model.stages = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 96, 1, 1))
         c.batch_size, c.steps = 16, "4 steps"
         c.evaluate.every, c.log.every = "2 steps", "1 step"
     return c
