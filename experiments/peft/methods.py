@@ -70,11 +70,11 @@ TASKS = {
         "MiniLM on R52's topics",
         "configs/bert/peft.py",
         TEXT,
-        steps=192,
+        steps=128,
         changes={
             "data": {"name": "topics", "dataset": "r52"},
             "batch_size": 16,
-            "inputs": {"length": 32},
+            "inputs": {"length": 24},
             "model": PLAIN,
         },
         few=(),  # half of the topics have fewer than 16 texts

@@ -134,7 +134,22 @@ def main() -> int:
         arms.predictions([best[name]["folder"]], "test")
     runs = {name: [best[name]["folder"]] for name in names}
 
-    arms.say("[3/5] few examples a class")
+    arms.say("[3/5] more seeds")
+    for seed in range(1, given.seeds):
+        for name in (n for n in given.repeat or names if n in names):
+            folder = root / "seeds" / f"{slug(name)}-{seed}"
+            settings = methods.settings(
+                name,
+                factor=APART ** best[name]["power"],
+                seed=seed,
+                judged=False,
+                **options,
+            )
+            arms.fit(folder, settings)
+            arms.predictions([folder], "test")
+            runs[name].append(folder)
+
+    arms.say("[4/5] few examples a class")
     few: dict[str, dict[int, list[pathlib.Path]]] = {}
     for shots in (2,) if tiny else given.shots:
         for name in (n for n in task.few if n in names):
@@ -151,21 +166,6 @@ def main() -> int:
                 arms.fit(folder, settings)
                 arms.predictions([folder], "test")
                 few.setdefault(name, {}).setdefault(shots, []).append(folder)
-
-    arms.say("[4/5] more seeds")
-    for seed in range(1, given.seeds):
-        for name in (n for n in given.repeat or names if n in names):
-            folder = root / "seeds" / f"{slug(name)}-{seed}"
-            settings = methods.settings(
-                name,
-                factor=APART ** best[name]["power"],
-                seed=seed,
-                judged=False,
-                **options,
-            )
-            arms.fit(folder, settings)
-            arms.predictions([folder], "test")
-            runs[name].append(folder)
 
     arms.say("[5/5] report")
     found = results.measure(cost, best, runs, few, draws=200 if tiny else 10_000)
