@@ -44,9 +44,11 @@ class Checkpoints:
     def __init__(self, workdir: str | pathlib.Path, *, keep: int = 2):
         self.root = pathlib.Path(workdir).absolute()
         self.noted: dict[str, tuple] = {}  # of what is being saved, by folder
+        self.unsettled: set[str] = set()  # folders whose last save `check` has not seen
         self.damaged: list[str] = []  # steps that were passed over, and why
-        self.last = self._manager("checkpoints", keep)
-        self.best = self._manager("best", 1)
+        kept = {"checkpoints": keep, "best": 1}
+        self.named = {name: self._manager(name, many) for name, many in kept.items()}
+        self.last, self.best = self.named.values()
 
     def _manager(self, name: str, keep: int) -> ocp.CheckpointManager:
         def complete():  # called when all files are there, before the final renaming
@@ -60,10 +62,11 @@ class Checkpoints:
         return ocp.CheckpointManager(self.root / name, options=options)
 
     def _save(self, name: str, step: int, tree: Any, items: Any, progress=None) -> None:
-        manager = {"checkpoints": self.last, "best": self.best}[name]
+        manager = self.named[name]
         manager.wait_until_finished()
         self.noted[name] = step, digests.start(tree), progress
         mark = {digests.MARK: True}
+        self.unsettled.add(name)
         manager.save(step, args=items, custom_metadata=mark, force=True)
 
     def step(self) -> int | None:
@@ -103,10 +106,15 @@ class Checkpoints:
         self._save("best", step, weights, items)
 
     def check(self) -> None:
-        """Raises what went wrong in saves that have ended, such as a full disk."""
-        for manager in (self.last, self.best):
+        """Raises what went wrong in saves that have ended, such as a full disk.
+
+        Costs nothing where none has been begun since: the loop asks at every step.
+        """
+        for name in sorted(self.unsettled):
+            manager = self.named[name]
             if manager.is_saving_in_progress():
                 continue
+            self.unsettled.discard(name)
             try:
                 manager.wait_until_finished()
             except Exception as error:
@@ -117,11 +125,11 @@ class Checkpoints:
 
     def reload(self) -> None:
         """Looks again at what there is."""
-        for manager in (self.last, self.best):
+        for manager in self.named.values():
             manager.reload()
 
     def close(self) -> None:
-        for manager in (self.last, self.best):
+        for manager in self.named.values():
             manager.wait_until_finished()
             manager.close()
 

@@ -99,6 +99,23 @@ class TestStates:
         found, record = resume.newest(store, abstract)
         assert (int(found.step), record) == (10, {"at": 10})
 
+    def test_a_failed_save_is_told_once_and_then_no_one_is_asked(
+        self, store, monkeypatch
+    ):
+        state, _ = make()
+        store.check()
+        store.save(1, state, {})
+        finish(store)
+
+        def failed():
+            raise OSError("no space left")
+
+        monkeypatch.setattr(store.last, "wait_until_finished", failed)
+        with pytest.raises(RuntimeError, match=r"could not be written.*no space left"):
+            store.check()
+        store.check()
+        monkeypatch.undo()
+
     def test_a_saved_step_is_left_as_it_is(self, store):
         state, abstract = make()
         store.save(3, state, {"at": "first"})
