@@ -3,9 +3,12 @@
 import json
 import pathlib
 
+import jax
+import numpy as np
 import pytest
 
-from experiments.speed import loop, train_step
+from experiments.speed import generation, loop, train_step
+from fmjax.models import gpt, t5
 
 ROOT = pathlib.Path(train_step.__file__).parent
 
@@ -18,6 +21,50 @@ def lines(name):
 def test_the_tables_are_those_of_the_files():
     told = (ROOT / "README.md").read_text("utf-8")
     assert train_step.table(lines("train_step.jsonl")) in told
+    assert generation.table(lines("generation.jsonl")) in told
+
+
+def shapes(net):
+    batch = {name: np.zeros((1, 4), np.int32) for name in ("tokens", "decoder_tokens")}
+    return jax.eval_shape(net.init, jax.random.key(0), batch)["params"]
+
+
+def test_a_step_of_gpt_reads_all_but_positions():
+    net = gpt.Model(
+        vocab_size=50, width=8, depth=2, heads=2, mlp_width=16, max_length=20
+    )
+    params = shapes(net)
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert generation.read_a_step(params) == 4 * (numbers - 20 * 8)
+
+
+def test_a_step_of_t5_reads_no_encoder_and_no_source_again():
+    fields = dict(vocab_size=50, width=8, depth=2, heads=2, mlp_width=16, head_width=4)
+    params = shapes(t5.Model(**fields))
+    decoder = sum(
+        leaf.size
+        for name in ("decoder0", "decoder1", "decoder_bias", "decoder_norm", "embed")
+        for leaf in jax.tree.leaves(params[name])
+    )
+    read = 4 * (decoder - 2 * 2 * 8 * 8)
+    assert generation.read_a_step(params) == read
+
+
+@pytest.mark.parity
+def test_bandwidth_is_that_of_a_product():
+    read = generation.bandwidth(1, shape=(4096, 2048), repeats=3)
+    assert len(read) == 4
+    assert all(1e8 < rate < 1e12 for rate in read.values())
+
+
+def test_every_line_has_its_bound_where_it_was_measured():
+    for line in lines("generation.jsonl"):
+        if "bound" in line:
+            fastest = max(line["bytes_per_second"].values())
+            rows = line["case_fields"]["batch"]
+            assert line["bound"] == pytest.approx(
+                rows * fastest / line["bytes_a_step"], rel=1e-9
+            )
 
 
 @pytest.mark.parametrize("name", train_step.CASES)

@@ -4,8 +4,9 @@ python -m experiments.speed.generation                 (needs the `parity` extra
 python -m experiments.speed.generation --threads 1 --only gpt2-6x384
 
 Both load the same random weights from one folder, write the same number of tokens for
-the same prompts in float32, and take turns. A line a case goes to generation.jsonl
-beside this file, or to --output.
+the same prompts in float32, and take turns. Beside them stands what reading the weights
+alone would allow on this machine, measured in the same run. A line a case goes to
+generation.jsonl beside this file, or to --output.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import json
 import os
 import pathlib
 import platform
+import re
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -59,9 +61,61 @@ CASES = {
     ),
 }
 
+# What a step does not read: of positions it is a row, and what the decoder sees of a
+# source is computed once.
+UNREAD = re.compile("encoder|positions|cross_attention/(key|value)")
 
-def writers(case: Case, folder: str) -> tuple[Callable, Callable]:
-    """Two functions without arguments, fmjax's and transformers': new tokens [B, N]."""
+
+def read_a_step(params: Any) -> int:
+    """Bytes of the weights of fmjax's `params` that every step of decoding reads."""
+    import jax
+
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return sum(
+        leaf.size * leaf.dtype.itemsize
+        for path, leaf in leaves
+        if not UNREAD.search(jax.tree_util.keystr(path, simple=True, separator="/"))
+    )
+
+
+def bandwidth(
+    rows: int, *, shape: tuple[int, int] = (16384, 8192), repeats: int = 5
+) -> dict[str, float]:
+    """Bytes a second at which a float32 matrix is read, by what multiplies it.
+
+    A plain product of `rows` rows with a matrix of `shape`, which is to be larger than
+    the caches: XLA's and torch's, with the matrix and with its transpose, the fastest
+    of `repeats` in turns.
+    """
+    import jax
+    import numpy as np
+    import torch
+
+    inner, outer = shape
+    matrix = np.random.default_rng(0).random(shape, np.float32)
+    left, right = np.ones((rows, inner), np.float32), np.ones((rows, outer), np.float32)
+    here = jax.device_put((matrix, left, right))
+    there = [torch.from_numpy(x) for x in (matrix, left, right)]
+    plain, turned = jax.jit(lambda w, x: x @ w), jax.jit(lambda w, x: x @ w.T)
+    products = {
+        "XLA": lambda: plain(here[0], here[1]).block_until_ready(),
+        "XLA, transposed": lambda: turned(here[0], here[2]).block_until_ready(),
+        "torch": lambda: there[1] @ there[0],
+        "torch, transposed": lambda: there[2] @ there[0].T,
+    }
+    least = dict.fromkeys(products, float("inf"))
+    for turn in range(repeats + 1):  # the first compiles
+        for name, product in products.items():
+            began = time.perf_counter()
+            product()
+            if turn:
+                least[name] = min(least[name], time.perf_counter() - began)
+    return {name: matrix.nbytes / seconds for name, seconds in least.items()}
+
+
+def writers(case: Case, folder: str) -> tuple[Callable, Callable, int]:
+    """Two functions without arguments, fmjax's and transformers', that return new
+    tokens [B, N], and the bytes that a step reads."""
     import jax
     import numpy as np
     import torch
@@ -104,16 +158,19 @@ def writers(case: Case, folder: str) -> tuple[Callable, Callable]:
         )
         return made[:, 1 if case.kind != GPT else case.prompt :].numpy()
 
-    return ours, reference
+    return ours, reference, read_a_step(variables["params"])
 
 
 def measure(case: Case, repeats: int) -> dict[str, Any]:
     """Tokens a second (median, least, most) of both, and the processor's seconds.
 
-    Compilation and one warm-up run of each are left out.
+    Compilation and one warm-up run of each are left out. `bound` is the tokens a second
+    of steps that read their weights, as fast as `bandwidth` did, and do nothing else.
     """
+    read = bandwidth(case.batch * case.beams)
     with tempfile.TemporaryDirectory() as folder:
-        both = dict(zip(("fmjax", "transformers"), writers(case, folder), strict=True))
+        ours, reference, size = writers(case, folder)
+        both = {"fmjax": ours, "transformers": reference}
         began = time.perf_counter()
         texts = {"fmjax": both["fmjax"]()}
         compiled = time.perf_counter() - began
@@ -128,7 +185,10 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
                 busy[name].append(time.process_time() - used)
     count = case.batch * case.length
     found: dict[str, Any] = {
-        "same_tokens": bool((texts["fmjax"] == texts["transformers"]).all())
+        "same_tokens": bool((texts["fmjax"] == texts["transformers"]).all()),
+        "bytes_a_step": size,
+        "bytes_per_second": read,
+        "bound": case.batch * max(read.values()) / size,
     }
     for name in both:
         rates = sorted(count / seconds for seconds in wall[name])
@@ -147,6 +207,26 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
     found["ratio_of_best"] = a["most"] / b["most"]
     found["processor_ratio"] = b["processor_seconds"] / a["processor_seconds"]
     return found | {"first_call_seconds": compiled}
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """The lines of a run as README.md shows them."""
+    columns = ("case", "threads", "fmjax, tokens/s [least, most]")
+    columns += ("transformers, tokens/s [least, most]", "ratio [by turn]")
+    columns += ("processor seconds, ratio", "bound, tokens/s", "same tokens")
+    rows = [columns, ("---",) * len(columns)]
+    for line in found:
+        spans = [
+            f"{one['tokens_per_second']:.1f} [{one['least']:.1f}, {one['most']:.1f}]"
+            for one in (line["fmjax"], line["transformers"])
+        ]
+        turns = line["ratio_by_turn"]
+        ratio = f"{line['ratio']:.2f} [{turns[0]:.2f}, {turns[-1]:.2f}]"
+        bound = f"{line['bound']:.1f}" if "bound" in line else "-"
+        rest = f"{line['processor_ratio']:.2f}", bound
+        same = "yes" if line["same_tokens"] else "no"
+        rows.append((line["case"], str(line["threads"]), *spans, ratio, *rest, same))
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def conditions(threads: int) -> dict[str, Any]:
@@ -196,6 +276,7 @@ def main() -> int:
                 f"{theirs['tokens_per_second']:.1f} tokens a second, "
                 f"{found['ratio']:.2f} times; best {found['ratio_of_best']:.2f}; "
                 f"processor {found['processor_ratio']:.2f}; "
+                f"bound {found['bound']:.1f}; "
                 f"same tokens: {found['same_tokens']}",
                 flush=True,
             )
