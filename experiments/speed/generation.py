@@ -5,8 +5,9 @@ python -m experiments.speed.generation --threads 1 --only gpt2-6x384
 
 Both load the same random weights from one folder, write the same number of tokens for
 the same prompts in float32, and take turns. Beside them stands what reading the weights
-alone would allow on this machine, measured in the same run. A line a case goes to
-generation.jsonl beside this file, or to --output.
+alone would allow on this machine, measured in the same run. One thread is timed by its
+processor's seconds, which other work disturbs little, several by the clock. A line a
+case goes to generation.jsonl beside this file, or to --output.
 """
 
 from __future__ import annotations
@@ -79,7 +80,11 @@ def read_a_step(params: Any) -> int:
 
 
 def bandwidth(
-    rows: int, *, shape: tuple[int, int] = (16384, 8192), repeats: int = 5
+    rows: int,
+    clock: Callable[[], float],
+    *,
+    shape: tuple[int, int] = (16384, 8192),
+    repeats: int = 12,
 ) -> dict[str, float]:
     """Bytes a second at which a float32 matrix is read, by what multiplies it.
 
@@ -88,6 +93,7 @@ def bandwidth(
     of `repeats` in turns.
     """
     import jax
+    import jax.numpy as jnp
     import numpy as np
     import torch
 
@@ -96,7 +102,8 @@ def bandwidth(
     left, right = np.ones((rows, inner), np.float32), np.ones((rows, outer), np.float32)
     here = jax.device_put((matrix, left, right))
     there = [torch.from_numpy(x) for x in (matrix, left, right)]
-    plain, turned = jax.jit(lambda w, x: x @ w), jax.jit(lambda w, x: x @ w.T)
+    plain = jax.jit(lambda w, x: x @ w)
+    turned = jax.jit(lambda w, x: jnp.einsum("ro,io->ri", x, w))
     products = {
         "XLA": lambda: plain(here[0], here[1]).block_until_ready(),
         "XLA, transposed": lambda: turned(here[0], here[2]).block_until_ready(),
@@ -106,10 +113,10 @@ def bandwidth(
     least = dict.fromkeys(products, float("inf"))
     for turn in range(repeats + 1):  # the first compiles
         for name, product in products.items():
-            began = time.perf_counter()
+            began = clock()
             product()
             if turn:
-                least[name] = min(least[name], time.perf_counter() - began)
+                least[name] = min(least[name], clock() - began)
     return {name: matrix.nbytes / seconds for name, seconds in least.items()}
 
 
@@ -161,13 +168,13 @@ def writers(case: Case, folder: str) -> tuple[Callable, Callable, int]:
     return ours, reference, read_a_step(variables["params"])
 
 
-def measure(case: Case, repeats: int) -> dict[str, Any]:
+def measure(case: Case, repeats: int, threads: int) -> dict[str, Any]:
     """Tokens a second (median, least, most) of both, and the processor's seconds.
 
     Compilation and one warm-up run of each are left out. `bound` is the tokens a second
     of steps that read their weights, as fast as `bandwidth` did, and do nothing else.
     """
-    read = bandwidth(case.batch * case.beams)
+    clock = time.process_time if threads == 1 else time.perf_counter
     with tempfile.TemporaryDirectory() as folder:
         ours, reference, size = writers(case, folder)
         both = {"fmjax": ours, "transformers": reference}
@@ -175,23 +182,25 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
         texts = {"fmjax": both["fmjax"]()}
         compiled = time.perf_counter() - began
         texts["transformers"] = both["transformers"]()
-        wall: dict[str, list[float]] = {name: [] for name in both}
+        read = bandwidth(case.batch * case.beams, clock)
+        spent: dict[str, list[float]] = {name: [] for name in both}
         busy: dict[str, list[float]] = {name: [] for name in both}
         for _ in range(repeats):
             for name, write in both.items():
-                began, used = time.perf_counter(), time.process_time()
+                began, used = clock(), time.process_time()
                 write()
-                wall[name].append(time.perf_counter() - began)
+                spent[name].append(clock() - began)
                 busy[name].append(time.process_time() - used)
     count = case.batch * case.length
     found: dict[str, Any] = {
         "same_tokens": bool((texts["fmjax"] == texts["transformers"]).all()),
+        "clock": clock.__name__,
         "bytes_a_step": size,
         "bytes_per_second": read,
         "bound": case.batch * max(read.values()) / size,
     }
     for name in both:
-        rates = sorted(count / seconds for seconds in wall[name])
+        rates = sorted(count / seconds for seconds in spent[name])
         found[name] = {
             "tokens_per_second": statistics.median(rates),
             "least": rates[0],
@@ -200,7 +209,7 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
         }
     a, b = found["fmjax"], found["transformers"]
     found["ratio"] = a["tokens_per_second"] / b["tokens_per_second"]
-    turns = zip(wall["transformers"], wall["fmjax"], strict=True)
+    turns = zip(spent["transformers"], spent["fmjax"], strict=True)
     found["ratio_by_turn"] = sorted(theirs / ours for theirs, ours in turns)
     # The turns that other work disturbed least: torch's threads wait for each other in
     # a busy loop, and are dozens of times slower where one has to share its processor.
@@ -211,10 +220,10 @@ def measure(case: Case, repeats: int) -> dict[str, Any]:
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """The lines of a run as README.md shows them."""
-    columns = ("case", "threads", "fmjax, tokens/s [least, most]")
-    columns += ("transformers, tokens/s [least, most]", "ratio [by turn]")
-    columns += ("processor seconds, ratio", "bound, tokens/s", "same tokens")
-    rows = [columns, ("---",) * len(columns)]
+    columns = ["case", "threads", "fmjax, tokens/s [least, most]"]
+    columns += ["transformers, tokens/s [least, most]", "ratio [by turn]"]
+    columns += ["processor seconds, ratio", "bound, tokens/s", "same tokens"]
+    rows = [columns, ["---"] * len(columns)]
     for line in found:
         spans = [
             f"{one['tokens_per_second']:.1f} [{one['least']:.1f}, {one['most']:.1f}]"
@@ -225,7 +234,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
         bound = f"{line['bound']:.1f}" if "bound" in line else "-"
         rest = f"{line['processor_ratio']:.2f}", bound
         same = "yes" if line["same_tokens"] else "no"
-        rows.append((line["case"], str(line["threads"]), *spans, ratio, *rest, same))
+        rows.append([line["case"], str(line["threads"]), *spans, ratio, *rest, same])
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
@@ -265,7 +274,7 @@ def main() -> int:
     for name, case in CASES.items():
         if given.only in name:
             at = conditions(given.threads)
-            found = {"case": name, **measure(case, given.repeats)}
+            found = {"case": name, **measure(case, given.repeats, given.threads)}
             found |= {"repeats": given.repeats, "case_fields": dataclasses.asdict(case)}
             found |= at | {"load_after": os.getloadavg()[0]}
             with open(given.output, "a", encoding="utf-8") as file:
