@@ -178,15 +178,23 @@ def test_frozen_parameters_keep_their_bits(name):
 DEFAULTS = {"parallel": {"devices": 1}, "accum": 1, "transforms": None}
 
 
-def test_the_readme_has_the_numbers_that_were_recorded():
-    folder = pathlib.Path(runs.ROOT) / "experiments" / "peft"
-    text = (folder / "README.md").read_text("utf-8")
-    recorded = (folder / "results.jsonl").read_text("utf-8").splitlines()
+FOLDER = pathlib.Path(runs.ROOT) / "experiments" / "peft"
+RECORDED = {"sentiment": "results.jsonl", "r52": "results-r52.jsonl"}
+RECORDED |= {"stamps": "results-stamps.jsonl"}
+
+
+@pytest.mark.parametrize("task", methods.TASKS)
+def test_the_readme_has_the_numbers_that_were_recorded(task):
+    whole = (FOLDER / "README.md").read_text("utf-8")
+    title = methods.TASKS[task].title
+    text = whole.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    recorded = (FOLDER / RECORDED[task]).read_text("utf-8").splitlines()
     lines = [json.loads(line) for line in recorded]
     assert {x["method"] for x in lines if "trained" in x} == set(
-        methods.TASKS["sentiment"].methods
+        methods.TASKS[task].methods
     )
     for line in lines:
+        assert line.get("task", "sentiment") == task
         if "difference" in line:
             span = "{value:+.3f} [{low:+.3f}, {high:+.3f}]".format(**line)
             assert f"| {line['difference']} | {span} |" in text
@@ -197,6 +205,10 @@ def test_the_readme_has_the_numbers_that_were_recorded():
             assert span in text, line["method"]
         else:
             assert span in row
+            assert f" {line['seeds']} " in row
             assert f" {line['trained']:,} " in row
             for key in ("flops_ratio", "seconds_ratio", "peak_bytes_ratio"):
                 assert f" {line[key]:.2f} " in row, (line["method"], key)
+            if task != "sentiment":
+                f1 = "{value:.3f} [{low:.3f}, {high:.3f}]".format(**line["f1"])
+                assert f1 in row

@@ -27,10 +27,10 @@ METHODS: dict[str, tuple[str | None, float, dict]] = {
     "scratch": (None, 1e-3, {}),
     "probe": ("^classify/", 3e-3, {}),
     "top": ("^classify/|^head/|^block17/", 1e-3, {}),
-    "bitfit": ("^classify/|norm/bias$", 3e-3, {}),
+    "bitfit": ("^classify/|norm/bias$", 1e-3, {}),
     "adapter": (
         "^classify/|adapter_",
-        3e-3,
+        1e-3,
         dict(adapter=dict(target=r"^block\d+$", width=16, act="relu")),
     ),
     "lora": (
