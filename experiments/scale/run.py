@@ -139,10 +139,11 @@ BF16 = {"optim.params_dtype": "bfloat16"}
 ALONE = {"optim.masters": False}
 WHOLE = {"parallel.params": "replicate"}
 AWAY = {"parallel.offload": "optimizer"}
+CHUNK = {"objective.chunk": 128}
 MEMORY = tuple(
     Row(name, f"{GPT}:gpt2", ("v5e:2x2",), changes)
     for name, changes in (
-        ("remat full, chunked vocabulary", FULL | {"objective.chunk": 128}),
+        ("remat full, chunked vocabulary", FULL | CHUNK),
         ("remat full", FULL),
         ("remat dots", SMALL | {"model.remat": "dots"}),
         ("no remat", SMALL),
@@ -155,6 +156,7 @@ MEMORY = tuple(
         ("remat full, bfloat16, rounded by chance", FULL | BF16 | ALONE),
         ("remat full, offload", FULL | AWAY),
         ("remat full, whole copies, offload", FULL | WHOLE | AWAY),
+        ("chunked vocabulary, offload", FULL | CHUNK | AWAY),
     )
 )
 KEPT = "remat full, buffers kept"
