@@ -19,16 +19,25 @@ def top1(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Whether `logits.argmax(-1) == labels`: the first of the greatest is the label's.
 
     logits: floating [..., C]; labels: int [...]; returns bool [...]. XLA's argmax is
-    slow on a CPU over a vocabulary (experiments/speed); here each logit is compared
-    with the label's, and none is found. False for a label outside [0, C), and in a row
-    with a NaN, of which argmax would take the first for the greatest.
+    slow on a CPU over a vocabulary (experiments/speed): there, each logit is compared
+    with the label's, and in a row with a NaN none is right, of which argmax would take
+    the first for the greatest. On a TPU that would read the logits once more, and hold
+    them for it, where argmax is fused with what makes them.
     """
-    labels = labels[..., None]
-    inside = jnp.clip(labels, 0, logits.shape[-1] - 1)
-    own = jnp.take_along_axis(logits, inside, axis=-1)
-    before = jnp.arange(logits.shape[-1]) < labels
-    below = jnp.where(before, logits < own, logits <= own)
-    return below.all(-1) & (labels == inside)[..., 0]
+    logits = jax.lax.stop_gradient(logits)
+
+    def compared(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        labels = labels[..., None]
+        inside = jnp.clip(labels, 0, logits.shape[-1] - 1)
+        own = jnp.take_along_axis(logits, inside, axis=-1)
+        before = jnp.arange(logits.shape[-1]) < labels
+        below = jnp.where(before, logits < own, logits <= own)
+        return below.all(-1) & (labels == inside)[..., 0]
+
+    def sought(logits: jax.Array, labels: jax.Array) -> jax.Array:
+        return logits.argmax(-1) == labels
+
+    return jax.lax.platform_dependent(logits, labels, cpu=compared, default=sought)
 
 
 def readable(apply: Callable, params: Any, extras: Any) -> Callable:
