@@ -2,9 +2,9 @@
 
     python -m fmjax.train --config configs/bert/boolq.py --workdir runs/boolq
 
-A pair of texts, question and passage. Half a pass on one busy CPU core: 0.637
-[0.621, 0.654] in 609 s, one seed, below TF-IDF (experiments/boolq). ':tiny' needs no
-network.
+A pair of texts, question and passage. Two passes, 1,064 steps of 1.5 s on
+one CPU core: 0.693 [0.677, 0.709], one seed, not told apart from TF-IDF
+(experiments/boolq). ':tiny' needs no network.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.seed = 0
     c.model = dict(name="bert", size="minilm-l6", head="classify", vocab_size=None)
     c.model.classes, c.model.max_length = None, 512
-    c.model.dropout = c.model.attention_dropout = 0.0  # no question is seen twice
+    c.model.dropout = c.model.attention_dropout = 0.0  # seen twice only
     c.objective = dict(name="classify")
     c.tokenizer = dict(path="all-MiniLM-L6-v2")
     c.data = dict(name="boolq")
@@ -26,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optim.weight_decay = 0.01
     c.optim.clip = 1.0
     c.batch_size = 16
-    c.steps = "0.5 epochs"
+    c.steps = "2 epochs"
     c.accum = 1
     c.evaluate = dict(every="0.5 epochs", splits=("validation",), patience=None)
     c.evaluate.metric = "validation/loss"
