@@ -17,7 +17,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.seed = 0
     c.model = dict(name="bert", size="minilm-l6", head="classify", vocab_size=None)
     c.model.classes, c.model.max_length = None, 512
-    c.model.dropout = c.model.attention_dropout = 0.0  # seen twice only
+    c.model.dropout = c.model.attention_dropout = 0.0  # two passes are few
     c.objective = dict(name="classify")
     c.tokenizer = dict(path="all-MiniLM-L6-v2")
     c.data = dict(name="boolq")

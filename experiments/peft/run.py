@@ -134,20 +134,19 @@ def main() -> int:
         arms.predictions([best[name]["folder"]], "test")
     runs = {name: [best[name]["folder"]] for name in names}
 
+    def again(name: str, folder: pathlib.Path, **changed: Any) -> pathlib.Path:
+        """The folder of a method's run at its best rate, trained and tested."""
+        factor = APART ** best[name]["power"]
+        changed |= {"factor": factor, "judged": False} | options
+        arms.fit(folder, methods.settings(name, **changed))
+        arms.predictions([folder], "test")
+        return folder
+
     arms.say("[3/5] more seeds")
     for seed in range(1, given.seeds):
         for name in (n for n in given.repeat or names if n in names):
             folder = root / "seeds" / f"{slug(name)}-{seed}"
-            settings = methods.settings(
-                name,
-                factor=APART ** best[name]["power"],
-                seed=seed,
-                judged=False,
-                **options,
-            )
-            arms.fit(folder, settings)
-            arms.predictions([folder], "test")
-            runs[name].append(folder)
+            runs[name].append(again(name, folder, seed=seed))
 
     arms.say("[4/5] few examples a class")
     few: dict[str, dict[int, list[pathlib.Path]]] = {}
@@ -155,17 +154,8 @@ def main() -> int:
         for name in (n for n in task.few if n in names):
             for episode in range(given.episodes):
                 folder = root / "shots" / f"{slug(name)}-{shots}-{episode}"
-                settings = methods.settings(
-                    name,
-                    factor=APART ** best[name]["power"],
-                    seed=episode,
-                    shots=shots,
-                    judged=False,
-                    **options,
-                )
-                arms.fit(folder, settings)
-                arms.predictions([folder], "test")
-                few.setdefault(name, {}).setdefault(shots, []).append(folder)
+                done = again(name, folder, seed=episode, shots=shots)
+                few.setdefault(name, {}).setdefault(shots, []).append(done)
 
     arms.say("[5/5] report")
     found = results.measure(cost, best, runs, few, draws=200 if tiny else 10_000)
