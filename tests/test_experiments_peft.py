@@ -97,8 +97,8 @@ def test_the_rate_is_the_one_of_the_lowest_validation_loss(
     assert found["rate"] == pytest.approx(rate * best)
     assert run.APART ** found["power"] == pytest.approx(best)
     assert len(found["validation"]) == tried
-    kin = run.chosen(tmp_path, "probe", rates, only=1, tiny=True)
-    assert len(kin["validation"]) == kin["power"] == 1
+    kin = run.chosen(tmp_path, "probe", 1, found["power"], tiny=True)
+    assert (len(kin["validation"]), kin["power"]) == (1, found["power"])
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_rate_is_the_one_of_the_lowest_validation_loss(
     ],
 )
 def test_another_task_with_rates_that_are_carried_over(task, name, tmp_path):
-    """At the rate of other results, whatever the losses were."""
+    """The rate of other results comes first, and here is the only one."""
     rate = methods.settings(name, task=task, tiny=True)["optim"]["lr"]
     before = {"method": name, "rate": rate * 9, "validation": {"1": 0.5}}
     carried = tmp_path / "before.jsonl"
@@ -118,7 +118,7 @@ def test_another_task_with_rates_that_are_carried_over(task, name, tmp_path):
     root = tmp_path / "own"
     own = ["run", "--tiny", f"--task={task}", f"--method={name}", f"--carry={carried}"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", [*own, f"--workdir={root}"])
+        patch.setattr("sys.argv", [*own, "--rates=1", f"--workdir={root}"])
         assert run.main() == 0
     (line,) = map(json.loads, (root / "results.jsonl").read_text().splitlines())
     assert line["task"] == task

@@ -11,7 +11,8 @@ shots.svg, costs.json and the runs' folders.
 
     python -m experiments.peft.run --task r52 --carry runs/peft/results.jsonl
 
-takes each method's rate from results that there are, of this task or of another.
+begins with the rates of results that there are, of this task or of another; with
+--rates 1 it takes them as they are.
 """
 
 from __future__ import annotations
@@ -39,29 +40,29 @@ def slug(name: str) -> str:
     return re.sub(r"\W+", "-", name.lower()).strip("-")
 
 
-def following(tried: Mapping[int, float]) -> int | None:
+def following(tried: Mapping[int, float], first: int = FIRST) -> int | None:
     """The power of APART to try next, from losses by power: a neighbour of the best.
 
     The higher one first; None where both are there.
     """
     if not tried:
-        return FIRST
+        return first
     best = min(tried, key=lambda power: tried[power])
     return next((p for p in (best + 1, best - 1) if p not in tried), None)
 
 
 def chosen(
-    root: pathlib.Path, name: str, most: int, only: int | None = None, **options: Any
+    root: pathlib.Path, name: str, most: int, first: int = FIRST, **options: Any
 ) -> dict[str, Any]:
     """A method at its best rate: `folder`, `power`, and validation losses by rate.
 
-    most: rates tried; only: no power of APART but this one; options: of
+    most: rates tried; first: the power of APART to begin with; options: of
     `methods.settings`.
     """
     tried: dict[int, float] = {}
     folders: dict[int, pathlib.Path] = {}
-    for _ in range(most if only is None else 1):
-        power = following(tried) if only is None else only
+    for _ in range(most):
+        power = following(tried, first)
         if power is None:
             break
         settings = methods.settings(name, factor=APART**power, **options)
@@ -100,7 +101,7 @@ def main() -> int:
     parser.add_argument("--shots", default=SHOTS, type=int, nargs="*")
     parser.add_argument("--steps", type=int, help="of every run; the task's")
     parser.add_argument("--rates", default=4, type=int, help="tried at most")
-    parser.add_argument("--carry", type=pathlib.Path, help="results with their rates")
+    parser.add_argument("--carry", type=pathlib.Path, help="results whose rates come first")
     parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     parser.add_argument("--method", action="append", choices=NAMES)
     given = parser.parse_args()
@@ -121,12 +122,13 @@ def main() -> int:
     best: dict[str, dict[str, Any]] = {}
     known = carried(given.carry) if given.carry else {}
     for name in sorted(names, key=lambda n: n in methods.RELATIVES):
-        kin = best.get(methods.RELATIVES.get(name, ""))
-        only = kin["power"] if kin else None
+        first, most = FIRST, given.rates
         if name in known:
             rate = methods.settings(name, **options)["optim"]["lr"]
-            only = round(math.log(known[name]["rate"] / rate, APART))
-        best[name] = chosen(root, name, given.rates, only, **options)
+            first = round(math.log(known[name]["rate"] / rate, APART))
+        if kin := best.get(methods.RELATIVES.get(name, "")):
+            first, most = kin["power"], 1
+        best[name] = chosen(root, name, most, first, **options)
         if name in known and known[name].get("task", "sentiment") == given.task:
             best[name]["validation"] = (
                 known[name]["validation"] | best[name]["validation"]
