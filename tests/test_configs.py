@@ -27,6 +27,7 @@ VARIANTS = {
     "configs/cnn/fashion_mnist.py": ("classic", "two", "two-dense", "augmented"),
     "configs/cnn/mnist.py": ("classic", "two", "two-dense"),
     "configs/gpt/language_model.py": ("", "chinese", *gpt.SIZES),
+    "configs/inception/fashion_mnist.py": ("", "full"),
     "configs/inception/imagenet.py": ("",),
     "configs/mae/fashion_mnist.py": ("",),
     "configs/mae/imagenet.py": (*mae.SIZES,),
@@ -63,6 +64,8 @@ PUBLISHED = {
     ("configs/alexnet/imagenet.py", ""): 61_100_840,
     ("configs/inception/imagenet.py", ""): 27_161_264,
     ("configs/mobilenet/imagenet.py", "1.0"): 3_504_872,
+    # https://arxiv.org/abs/1611.03530, table 1, for colour, without our norms' scales
+    ("configs/inception/fashion_mnist.py", "full"): 1_649_402 + 1_712 - 2 * 9 * 96,
     ("configs/resnet/imagenet.py", "50"): 25_557_032,
     # by hand for colour (tests/models/test_convnets.py); grey has less in the stem
     ("configs/resnet/fashion_mnist.py", "20"): 269_722 - 2 * 9 * 16,

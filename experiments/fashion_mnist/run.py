@@ -23,6 +23,7 @@ NETS = {
     "resnet-10": "configs/resnet/fashion_mnist.py:10",
     "resnet-wide-6": "configs/resnet/fashion_mnist.py:wide-6",
     "resnet-20": "configs/resnet/fashion_mnist.py:20",
+    "inception": "configs/inception/fashion_mnist.py",
     "vit-small": "configs/vit/fashion_mnist.py:small",
 }
 

@@ -79,17 +79,21 @@ def _alexnet_names(net: Any, naming: str) -> tuple[list[Layer], list[Entry]]:
 
 
 def _inception_fields(shapes: Shapes) -> dict[str, Any]:
+    small = any(name.startswith("Inception_1a.") for name in shapes)
+    stem = inception.STEMS["small" if small else "large"]["Conv2d_1a_3x3"]
     return {
+        **inception.SIZES["small" if small else "v3"],
         "classes": shapes["fc.weight"][0],
         "auxiliary": "AuxLogits.fc.weight" in shapes,
-        "width": shapes["Conv2d_1a_3x3.conv.weight"][0] / 32,
+        "width": shapes["Conv2d_1a_3x3.conv.weight"][0] / stem[0],
     }
 
 
 def _inception_names(net: Any, naming: str) -> tuple[list[Layer], list[Entry]]:
-    paths = [name for name, (channels, *_) in inception.STEM.items() if channels]
+    stem = inception.STEMS[net.stem]
+    paths = [name for name, (channels, *_) in stem.items() if channels]
     for block in net.blocks:
-        for branch, inside in inception.MIXED[block].items():
+        for branch, inside in inception.BLOCKS[block].items():
             for found, _ in inception.named(branch, inside):
                 paths += [f"{block}/{name}" for name in found]
     if net.auxiliary:

@@ -1,4 +1,8 @@
-"""Inception-v3 (Szegedy et al. 2016, arXiv:1512.00567), by torchvision's names."""
+"""Inception-v3 (Szegedy et al. 2016, arXiv:1512.00567), by torchvision's names.
+
+And the small Inception of Zhang et al. 2017 (arXiv:1611.03530, figure 3), for images of
+28x28, by the names of its modules.
+"""
 
 # B batch, H height, W width, C channels, F features
 
@@ -17,8 +21,6 @@ from fmjax.layers.dropout import Dropout
 
 # Of ImageNet's pixels in [0, 1], red, green and blue.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-SIZES: dict[str, dict[str, Any]] = {"v3": {}, "v3-plain": {"auxiliary": False}}
 
 # A branch is a row of pools ('mean', which keeps the size, and 'max', of stride 2) and
 # of convolutions (channels, kernel, stride); a pair of kernels makes two convolutions
@@ -94,15 +96,56 @@ MIXED: dict[str, Branches] = {
 }
 
 
+def both_sizes(one: int, three: int) -> Branches:
+    """The small net's module: convolutions of 1x1 and of 3x3 side by side."""
+    return {"branch1x1": ((one, 1, 1),), "branch3x3": ((three, 3, 1),)}
+
+
+def downsample(channels: int) -> Branches:
+    """The small net's: half the size, by a convolution and a pool side by side."""
+    return {"branch3x3": ((channels, 3, 2),), "branch_pool": ("max",)}
+
+
+# Figure 3 of Zhang et al., whose grids are 28x28, 14x14 and 7x7.
+SMALL: dict[str, Branches] = {
+    "Inception_1a": both_sizes(32, 32),
+    "Inception_1b": both_sizes(32, 48),
+    "Downsample_1": downsample(80),
+    "Inception_2a": both_sizes(112, 48),
+    "Inception_2b": both_sizes(96, 64),
+    "Inception_2c": both_sizes(80, 80),
+    "Inception_2d": both_sizes(48, 96),
+    "Downsample_2": downsample(96),
+    "Inception_3a": both_sizes(176, 160),
+    "Inception_3b": both_sizes(176, 160),
+}
+BLOCKS = MIXED | SMALL
+STEMS = {"large": STEM, "small": {"Conv2d_1a_3x3": (96, 3, 1, 1)}}
+
+SIZES: dict[str, dict[str, Any]] = {
+    "v3": {},
+    "v3-plain": {"auxiliary": False},
+    "small": {
+        "stem": "small",
+        "blocks": tuple(SMALL),
+        "auxiliary": False,
+        "dropout": 0.0,
+    },
+}
+
+
 class Mixed(nn.Module):
     """Branches of one input, [B, H, W, C], their channels one after another.
 
-    width: a factor on the channels. convolve: ConvNorm with its shared fields.
+    width: a factor on the channels. convolve: ConvNorm with its shared fields. padding:
+    rows and columns on either side of what halves the size; 0 takes H to (H - 1) // 2,
+    and 1 to (H + 1) // 2.
     """
 
     branches: Any
     width: float
     convolve: Any
+    padding: int = 0
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
@@ -114,7 +157,8 @@ class Mixed(nn.Module):
                     x = self._convolve(x, names, *layer, train=train)
                 else:
                     mean = layer == "mean"
-                    x = mean_pool(x, 3, 1, 1) if mean else max_pool(x, 3, 2)
+                    halved = functools.partial(max_pool, x, 3, 2, self.padding)
+                    x = mean_pool(x, 3, 1, 1) if mean else halved()
             outputs.append(x)
         return jnp.concatenate(outputs, -1)
 
@@ -125,7 +169,7 @@ class Mixed(nn.Module):
                 scaled(channels, self.width),
                 size,
                 stride,
-                padding=0 if stride == 2 else None,
+                padding=self.padding if stride == 2 else None,
                 name=name,
             )(x, train=train)
             for name, size in zip(names, kernels, strict=True)
@@ -182,21 +226,25 @@ class Model(nn.Module):
 
     inputs: [B, H, W, C], floating, of 75x75 at least; the paper's are 299x299. Returns
     logits [B, classes], float32; both=True: (logits, auxiliary logits), for training;
-    features=True: the pooled features [B, 2048 width].
+    features=True: the pooled features [B, F]; F is 2048 width, or the small net's
+    336 width.
 
-    auxiliary: is there the second classifier, which only training uses? width: a factor
-    on all channels. blocks: which of MIXED, for a smaller net. transform_input: inputs
-    that are normalised by ImageNet's mean and deviation are turned into x / 127.5 - 1,
-    which the first public weights were trained on. frozen_norm keeps the running
-    statistics in training too.
+    stem: 'large', or 'small', one 3x3 convolution, after which whatever halves the size
+    is padded by one, for images of any size. auxiliary: is there the second classifier,
+    after Mixed_6e, which only training uses? width: a factor on all channels. blocks:
+    which of BLOCKS. transform_input: inputs that are normalised by ImageNet's mean and
+    deviation are turned into x / 127.5 - 1, which the first public weights were trained
+    on. frozen_norm keeps the running statistics in training too.
 
     Raises ValueError, when traced, where inputs are not 4-dimensional, floating, or
-    large enough, and where there is no auxiliary classifier to ask.
+    large enough, where `stem` is neither, and where there is no auxiliary classifier to
+    ask.
     """
 
     classes: int = 1000
     auxiliary: bool = True
     width: float = 1.0
+    stem: str = "large"
     blocks: tuple[str, ...] = tuple(MIXED)
     dropout: float = 0.5
     transform_input: bool = False
@@ -212,14 +260,20 @@ class Model(nn.Module):
         features: bool = False,
         both: bool = False,
     ) -> Any:
-        check_images(inputs, smallest=75)
-        if both and not self.auxiliary:
-            raise ValueError("there is no auxiliary classifier; set auxiliary=True")
+        if self.stem not in STEMS:
+            raise ValueError(f"stem is 'large' or 'small', not {self.stem!r}")
+        small = self.stem == "small"
+        check_images(inputs, smallest=1 if small else 75)
+        if both and not (self.auxiliary and "Mixed_6e" in self.blocks):
+            raise ValueError(
+                "there is no auxiliary classifier; set auxiliary=True, and have "
+                "Mixed_6e among blocks"
+            )
         convolve = functools.partial(
             ConvNorm, eps=1e-3, frozen=self.frozen_norm, dtype=self.dtype
         )
         x = between(inputs) if self.transform_input else inputs
-        for name, (channels, kernel, stride, padding) in STEM.items():
+        for name, (channels, kernel, stride, padding) in STEMS[self.stem].items():
             if not channels:
                 x = max_pool(x, kernel, stride)
                 continue
@@ -228,7 +282,8 @@ class Model(nn.Module):
             x = layer(x, train=train)
         second = None
         for name in self.blocks:
-            x = Mixed(MIXED[name], self.width, convolve, name=name)(x, train=train)
+            block = Mixed(BLOCKS[name], self.width, convolve, int(small), name=name)
+            x = block(x, train=train)
             asked = self.auxiliary and (both or self.is_initializing())
             if name == "Mixed_6e" and asked:
                 other = Auxiliary(self.classes, self.width, convolve, name="AuxLogits")

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from experiments.hostile import torch_writer
 from fmjax import interop
 from fmjax.interop import names, torchvision
-from fmjax.models import alexnet, mobilenet, resnet
+from fmjax.models import alexnet, inception, mobilenet, resnet
 from tests.golden import convnet_cases as cases
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "convnets"
@@ -151,6 +151,19 @@ class TestRead:
         assert not net.auxiliary
         assert report.unused == tuple(k for k in tensors if k.startswith("AuxLogits"))
         assert len(report.unused) == 12
+
+    def test_the_small_inception_is_recognised(self, tmp_path):
+        fields = inception.SIZES["small"] | {"classes": 3, "width": 1 / 16}
+        net = inception.Model(**fields)
+        variables = jax.jit(net.init)(
+            jax.random.key(0), np.zeros((1, 28, 28, 1), np.float32)
+        )
+        out = tmp_path / "model.safetensors"
+        torchvision.save(out, net, variables)
+        assert "Inception_2d.branch3x3.bn.running_var" in load_file(out)
+        again, back = torchvision.load(out, dropout=0.0)
+        assert again == net
+        jax.tree.map(np.testing.assert_array_equal, back, variables)
 
     @pytest.mark.parametrize("width", ["0.5", "1.4"])
     def test_mobilenet_s_width_is_recognised(self, width):

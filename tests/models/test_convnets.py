@@ -25,6 +25,7 @@ COUNTS = {
     ("alexnet", "base"): 61_100_840,
     ("inception", "v3"): 27_161_264,
     ("inception", "v3-plain"): 23_834_568,
+    ("inception", "small"): 1_651_114,
     ("mobilenet", "1.0"): 3_504_872,
     ("mobilenet", "0.5"): 1_968_680,
     ("mobilenet", "1.4"): 6_108_776,
@@ -40,6 +41,8 @@ def small(n):
 COUNTS |= {("resnet", str(6 * n + 2)): small(n) for n in (3, 5, 7, 9, 18)}
 # Table 6 of He et al. 2016, in millions.
 PAPER = {"20": 0.27, "32": 0.46, "44": 0.66, "56": 0.85, "110": 1.7}
+# Zhang et al. 2017, table 1, with norms or without: a channel has one bias, no scale.
+SMALL_INCEPTION = 1_649_402
 
 
 def build(name, size=None, **changes):
@@ -56,7 +59,7 @@ def test_every_size_is_counted():
 @pytest.mark.parametrize(("name", "size"), COUNTS)
 def test_parameter_counts(name, size):
     side = {"inception": 299, "alexnet": 224}.get(name, 32)
-    classes = 10 if size in PAPER else 1000
+    classes = 10 if size in (*PAPER, "small") else 1000
     images = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
     net = build(name, size, classes=classes)
     params = jax.eval_shape(net.init, jax.random.key(0), images)["params"]
@@ -221,6 +224,47 @@ class TestInception:
         normal = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
         got = inception.between(normal.astype(np.float32))
         np.testing.assert_allclose(got, 2 * pixels - 1, atol=1e-6)
+
+    def test_the_small_net_has_the_paper_s_grids_channels_and_count(self):
+        net = build("inception", "small", classes=10)
+        images = jax.ShapeDtypeStruct((1, 28, 28, 3), np.float32)
+        shapes = jax.eval_shape(net.init, jax.random.key(0), images)
+        leaves = jax.tree.leaves_with_path(shapes["params"])
+        counted = [leaf.size for path, leaf in leaves if path[-1].key != "scale"]
+        assert sum(counted) == SMALL_INCEPTION
+        seen = functools.partial(net.apply, capture_intermediates=True)
+        blocks = jax.eval_shape(seen, shapes, images)[1]["intermediates"]
+        got = [blocks[name]["__call__"][0].shape[2:] for name in inception.SMALL]
+        want = [(28, 64), (28, 80), (14, 160), *[(14, 160)] * 3, (14, 144), (7, 240)]
+        assert got == [*want, (7, 336), (7, 336)]
+        # Grey images, of other sizes too: half is rounded up.
+        odd = jax.ShapeDtypeStruct((2, 5, 1, 1), np.float32)
+        shapes = jax.eval_shape(net.init, jax.random.key(0), odd)
+        pooled = functools.partial(net.apply, features=True)
+        assert jax.eval_shape(pooled, shapes, odd).shape == (2, 336)
+
+    def test_a_small_downsampling_sees_every_pixel(self):
+        convolve = functools.partial(ConvNorm, eps=1e-3)
+        block = inception.Mixed(inception.downsample(2), 1.0, convolve, 1)
+        images = np.eye(16, dtype=np.float32).reshape(16, 4, 4, 1)  # one pixel each
+        init = jax.jit(functools.partial(block.init, train=False))
+        ones = jax.tree.map(jnp.ones_like, init(jax.random.key(0), images))
+        out = np.asarray(block.apply(ones, images, train=False))
+        # Windows of 3x3, of the convolution and the pool, lie around even pixels.
+        place, middle = np.arange(4)[:, None], np.arange(0, 4, 2)
+        near = abs(place - middle) <= 1
+        want = np.einsum("yi,xj->yxij", near, near).reshape(16, 2, 2, 1)
+        np.testing.assert_array_equal(out > 0.5, np.tile(want, 3))
+
+    def test_another_stem_is_refused_and_so_is_a_block_of_no_second_classifier(self):
+        images = jax.ShapeDtypeStruct((2, 28, 28, 1), np.float32)
+        init = lambda net, **k: jax.eval_shape(  # noqa: E731
+            lambda x: net.init(jax.random.key(0), x, **k), images
+        )
+        with pytest.raises(ValueError, match="'large' or 'small', not 'medium'"):
+            init(build("inception", "small", stem="medium"))
+        with pytest.raises(ValueError, match="Mixed_6e among blocks"):
+            init(build("inception", "small", auxiliary=True), both=True)
 
 
 def test_mobilenet_widths_are_the_authors():
