@@ -101,7 +101,9 @@ def main() -> int:
     parser.add_argument("--shots", default=SHOTS, type=int, nargs="*")
     parser.add_argument("--steps", type=int, help="of every run; the task's")
     parser.add_argument("--rates", default=4, type=int, help="tried at most")
-    parser.add_argument("--carry", type=pathlib.Path, help="results whose rates come first")
+    parser.add_argument(
+        "--carry", type=pathlib.Path, help="results whose rates come first"
+    )
     parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     parser.add_argument("--method", action="append", choices=NAMES)
     given = parser.parse_args()
