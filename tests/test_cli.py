@@ -1,5 +1,6 @@
 """Flags, exit codes, and that a verb is its module."""
 
+import json
 import os
 import subprocess
 import sys
@@ -113,6 +114,33 @@ class TestExitCodes:
         assert "--workdir is needed" in capsys.readouterr().err
 
 
+HELP = """
+import contextlib, io, json, runpy, sys
+said = {}
+for verb in sys.argv[1:]:
+    sys.argv = [verb, "-h"]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_module(f"fmjax.{verb}", run_name="__main__", alter_sys=True)
+            code = None
+        except SystemExit as ended:
+            code = ended.code
+    said[verb] = code, out.getvalue(), err.getvalue()
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def helped():
+    """(exit code, stdout, stderr) of `python -m fmjax.VERB -h` for every verb."""
+    code, out, err = command(
+        "-W", "ignore::RuntimeWarning:runpy", "-c", HELP, *cli.VERBS
+    )
+    assert code == 0, err
+    return json.loads(out)
+
+
 class TestVerbs:
     @pytest.mark.parametrize("flag", ["-h", "--help"])
     def test_help_lists_them(self, flag, monkeypatch, capsys):
@@ -132,14 +160,16 @@ class TestVerbs:
         assert "usage: fmjax VERB" in "".join(capsys.readouterr())
 
     @pytest.mark.parametrize("verb", cli.VERBS)
-    def test_each_is_a_module_with_the_same_flags(self, verb, monkeypatch, capsys):
+    def test_each_is_a_module_with_the_same_flags(
+        self, verb, helped, monkeypatch, capsys
+    ):
         """`fmjax VERB -h` and `python -m fmjax.VERB -h` but for the program's name."""
         monkeypatch.setattr(sys, "argv", ["fmjax", verb, "-h"])
         with pytest.raises(SystemExit) as exit_:
             cli.main()
         assert exit_.value.code == 0
         out = capsys.readouterr().out
-        code, other, err = command("-m", f"fmjax.{verb}", "-h")
+        code, other, err = helped[verb]
         assert (code, err) == (0, "")
         options = [text[text.index("options:") :] for text in (out, other)]
         assert options[0] == options[1]

@@ -95,7 +95,7 @@ ARRAYS = st.tuples(
 
 
 @given(st.dictionaries(SAFE, ARRAYS, max_size=5))
-@settings(QUICK, max_examples=50)
+@settings(QUICK, max_examples=25)
 def test_any_honest_tensors_are_read_back(tmp_path, given_tensors):
     header, data = {}, b""
     for name, (kind, shape, seed) in given_tensors.items():

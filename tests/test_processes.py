@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from fmjax import report
+from fmjax import cli, report, train
 from tests import runs
 
 CONFIG = f"{runs.ROOT}/configs/cnn/fashion_mnist.py:tiny"
@@ -47,7 +47,9 @@ def finish(process):
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(tmp_path, name):
+    # Saved seldom: what is there to go on from is what the signal saved.
     long = ("--config.steps=300", "--config.evaluate=None")
+    long += ("--config.checkpoint.every=250 steps",)
     process = start(tmp_path / "a", *long)
     lines = tmp_path / "a" / "metrics.jsonl"
     deadline = time.monotonic() + 200
@@ -96,6 +98,14 @@ def test_two_processes_are_one_run(tmp_path, params):
         np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
 
 
+def test_a_wrong_setting_ends_a_process_with_2_and_no_traceback(tmp_path):
+    code, _, err = finish(start(tmp_path / "a", "--config.optim.lrr=1", devices=8))
+    assert code == 2
+    assert "did you mean 'lr'?" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.mark.parametrize(
     ("flag", "remedy"),
     [
@@ -113,9 +123,12 @@ def test_two_processes_are_one_run(tmp_path, params):
         ("--config.steps=0", "no step at all"),
     ],
 )
-def test_a_wrong_setting_fails_at_start_with_the_remedy(tmp_path, flag, remedy):
-    code, _, err = finish(start(tmp_path / "a", flag, devices=8))
-    assert code == 2
+def test_a_wrong_setting_fails_at_start_with_the_remedy(tmp_path, flag, remedy, capsys):
+    words = ["--config", CONFIG, "--workdir", str(tmp_path / "a"), flag]
+    with pytest.raises(SystemExit) as ended:
+        cli.run(lambda: train.main(words))
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
     assert remedy in err
     assert "Traceback" not in err
     assert not (tmp_path / "a").exists()

@@ -65,6 +65,7 @@ def settings(model: str) -> dict:
     if model == "simclr":
         # Sharp softmaxes and long steps multiply what is mere rounding.
         less |= {"objective__temperature": 0.5, "optim__lr": 0.1}
+    less["checkpoint__every"] = "100%"
     return runs.tiny(NAMES[model], steps=STEPS, batch_size=32, **less)
 
 

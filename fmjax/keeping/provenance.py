@@ -6,6 +6,7 @@ it is, for without it the run could not be opened again: keep secrets out of con
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -149,6 +150,7 @@ def _changes(folder: pathlib.Path | None, status: str) -> dict[str, Any]:
     return found
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -156,6 +158,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@functools.cache
 def _processor() -> str:
     """The processor's name; what is compiled for it depends on it."""
     try:

@@ -114,7 +114,13 @@ def test_an_adapter_in_some_blocks_can_not_be_scanned():
 
 
 @pytest.mark.parametrize(
-    ("kind", "family"), [("lora", "gpt"), ("prefix", "gpt"), ("prefix", "t5")]
+    ("kind", "family"),
+    [
+        ("lora", "gpt"),
+        ("prefix", "t5"),
+        # The same way as the two before it.
+        pytest.param("prefix", "gpt", marks=pytest.mark.slow),
+    ],
 )
 def test_generation_with_a_cache_is_that_without(kind, family):
     net = MAKE[kind](NETS[family])
