@@ -164,7 +164,32 @@ def test_builds_abstractly_at_full_size(name, variant):
     assert count > 30_000
 
 
-@pytest.mark.parametrize("name", runs.CONFIGS)
+# Kin of another, with the same net, inputs and objective on other data; or, like
+# adaptation and T5's questions, trained end to end by their experiment's own test.
+KIN = {
+    "configs/bert/boolq.py",
+    "configs/bert/peft.py",
+    "configs/bert/topics.py",
+    "configs/mae/fashion_mnist.py",
+    "configs/mobilenet/imagenet.py",
+    "configs/resnet/fashion_mnist.py",
+    "configs/simclr/imagenet.py",
+    "configs/t5/boolq.py",
+    "configs/vit/fashion_mnist.py",
+}
+
+
+def test_kin_are_configs():
+    assert set(runs.CONFIGS) >= KIN
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(x, marks=[pytest.mark.slow] if x in KIN else [])
+        for x in runs.CONFIGS
+    ],
+)
 def test_tiny_trains_evaluates_and_predicts(tmp_path, name, capsys):
     flags = ["--config", f"{runs.ROOT / name}:tiny", "--workdir", str(tmp_path)]
     assert train.main(flags) == 0

@@ -184,7 +184,10 @@ def reference(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize(("way", "how"), [*zip(WAYS, ("jit", "pmap"), strict=True)])
+@pytest.mark.parametrize(
+    ("way", "how"),
+    [pytest.param("masters", "jit", marks=pytest.mark.slow), ("stochastic", "pmap")],
+)
 def test_layouts_and_resumption(tmp_path, reference, way, how):
     """jit = pmap = accumulated = resumed, to bfloat16's own rounding."""
     given = settings(WAYS[way])

@@ -45,7 +45,9 @@ def finish(process):
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(tmp_path, name):
     # Saved seldom: what is there to go on from is what the signal saved.
     long = ("--config.steps=300", "--config.evaluate=None")

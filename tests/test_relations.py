@@ -40,6 +40,7 @@ HARDEST = [("jit", 8, 4, "fsdp"), ("pmap", 8, 4, "replicate")]
 # Of kin the one has jit and the other pmap; what is left over is run with `-m slow`.
 KIN = {("gpt", "jit"), ("translation", "jit"), ("mae", "pmap"), ("t5", "pmap")}
 KIN |= {("clip", "jit"), ("simclr", "pmap")}
+KIN |= {("translation", "pmap")}  # T5 is an encoder and a decoder too
 # All layouts for a small model; the hardest for the others, which go on where they were
 # after jit, and on 2 devices after pmap.
 WHOLE = "cnn"
