@@ -135,6 +135,18 @@ def test_another_task_with_rates_that_are_carried_over(task, name, tmp_path):
     assert line["f1"]["value"] == pytest.approx(f1)
 
 
+def test_a_head_may_have_a_rate_of_its_own():
+    found = methods.settings("full", task="r52", head=0.5, tiny=True)
+    params = {"embed": jax.numpy.ones(3), "classify": {"bias": jax.numpy.ones(2)}}
+    tx, _, _ = optim.make(params, 10, **found["optim"])
+    moved, _ = tx.update(params, tx.init(params), params)
+    ratio = 0.5 / found["optim"]["lr"]
+    # Adam's first step is the rate, whatever the gradient; there may be some decay.
+    assert moved["classify"]["bias"][0] / moved["embed"][0] == pytest.approx(
+        ratio, rel=0.02
+    )
+
+
 TRAINED = {
     "top layer": r"^(classify|head|block17)/",
     "BitFit": r"^classify/|/norm/bias$",

@@ -1,6 +1,7 @@
 """The speed tables: what README.md says is what was measured; steps are comparable."""
 
 import json
+import os
 import pathlib
 import time
 
@@ -8,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.speed import generation, loop, train_step
+from experiments.speed import generation, loop, start, train_step
 from fmjax.models import gpt, t5
 
 ROOT = pathlib.Path(train_step.__file__).parent
@@ -23,6 +24,7 @@ def test_the_tables_are_those_of_the_files():
     told = (ROOT / "README.md").read_text("utf-8")
     assert train_step.table(lines("train_step.jsonl")) in told
     assert generation.table(lines("generation.jsonl")) in told
+    assert start.table(lines("start.jsonl")) in told
 
 
 def shapes(net):
@@ -84,6 +86,39 @@ def test_ours_and_the_bare_step_compute_the_same(monkeypatch):
     for _ in range(3):
         assert step() == pytest.approx(bare(), rel=1e-5)
     assert told["parameters"] == 347146
+
+
+def test_a_batch_goes_to_another_process_and_back(tmp_path):
+    batch = {"inputs": {"a": np.arange(3), "b": np.ones((2, 1), np.float32)}}
+    batch["label"] = np.int32(4)
+    np.savez(tmp_path / "batch.npz", **start.flat(batch))
+    with np.load(tmp_path / "batch.npz") as kept:
+        again = start.nested(dict(kept))
+    assert jax.tree.structure(again) == jax.tree.structure(batch)
+    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(batch), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert again["inputs"]["b"].dtype == np.float32
+
+
+def test_a_process_is_busy_for_as_long_as_it_counts():
+    before, began = start.busy(os.getpid()), time.process_time()
+    while time.process_time() - began < 0.2:
+        pass
+    took = start.busy(os.getpid()) - before
+    assert took == pytest.approx(time.process_time() - began, abs=0.1)
+
+
+@pytest.mark.slow
+def test_a_start_is_timed_each_way(monkeypatch):
+    monkeypatch.chdir(ROOT.parents[1])
+    monkeypatch.setattr(start, "WAYS", ("cold", "usual", "warm"))  # torch is an extra
+    found = start.measure("small CNN, 64 x 28 x 28", 1)
+    losses = found["first_losses"].values()
+    assert len(losses) == 3
+    assert len(set(losses)) == 1, "the same bits, whatever the compiler's level"
+    assert found["cold / cold"] == 1
+    assert all(0 < found[f"{way} / cold"] < 5 for way in start.WAYS)
+    assert all(found[way]["seconds"] > 0 for way in start.WAYS)
 
 
 def test_every_loop_has_a_case():

@@ -101,14 +101,16 @@ def settings(
     seed: int = 0,
     shots: int | None = None,
     judged: bool = True,
+    head: float | None = None,
     tiny: bool = False,
 ) -> dict[str, Any]:
     """A run of a method on a task, of so many steps; None: the task's.
 
     factor: the learning rate is so many times the config's; shots: training examples a
     class, None is all; seed: of the run, and the episode of few shots; judged: with a
-    look at the validation split, at the end, by which the rate is chosen; tiny: the
-    same method on made-up data.
+    look at the validation split, at the end, by which the rate is chosen; head: the
+    new head's own learning rate, which is otherwise all others'; tiny: the same method
+    on made-up data.
     """
     given = TASKS[task]
     variant, changes = given.methods[name]
@@ -124,6 +126,8 @@ def settings(
         found[key] = found[key] | value if isinstance(value, Mapping) else value
     found["seed"] = seed
     found["optim"]["lr"] *= factor
+    if head is not None:
+        found["optim"]["groups"] = [("^classify/", {"lr": head})]
     for transform, fields in changes.items():
         found["transforms"][transform] |= fields
     found["evaluate"] |= {"every": "100%", "patience": None}

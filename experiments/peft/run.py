@@ -104,6 +104,7 @@ def main() -> int:
     parser.add_argument(
         "--carry", type=pathlib.Path, help="results whose rates come first"
     )
+    parser.add_argument("--head", type=float, help="the new head's own rate")
     parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     parser.add_argument("--method", action="append", choices=NAMES)
     given = parser.parse_args()
@@ -116,6 +117,7 @@ def main() -> int:
 
     arms.say("[1/5] what a step costs")
     options: dict[str, Any] = {"task": given.task, "tiny": tiny, "steps": given.steps}
+    options["head"] = given.head
     every = {name: methods.settings(name, **options) for name in names}
     plain = methods.settings("full", **options)
     cost = costs.against(root / "costs.json", plain, every, rounds=3)

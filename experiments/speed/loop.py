@@ -1,15 +1,14 @@
-"""What the loop adds to a step, how long a run takes to begin, and what saving stops.
+"""What the loop adds to a step, and for how long saving stops it.
 
     pip install -e '.[experiments]'
-    python -m experiments.speed.loop [--part loop --part start --part saving]
+    python -m experiments.speed.loop [--part loop --part saving]
 
 loop: `train.train` over 60 steps of made-up data, with its input pipeline, metrics and
 records, in turns with the bare step of `train_step`, by hand, on one batch, and with
 the input pipeline alone; all are in seconds of the processor, all threads together.
-Where another core makes the input, what is left is the loop's. start: the whole command
-up to the end of its first step, with an empty compilation cache and again. saving: how
-long the loop stands still for a checkpoint. A line each goes to loop.jsonl beside this
-file, or to --output.
+Where another core makes the input, what is left is the loop's. saving: how long the
+loop stands still for a checkpoint. A line each goes to loop.jsonl beside this file, or
+to --output.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import argparse
 import json
 import os
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys
@@ -41,13 +39,11 @@ LOOPS = {
         "configs/bert/pretrain.py", {"model.vocab_size": 4096}, "", {}
     ),
 }
-BEGIN: tuple[str, ...] = (
-    "--config.model.depth=6",
-    "--config.model.width=384",
-    "--config.steps=1",
+BIG = (
+    *("--config", "configs/gpt/language_model.py:tiny", "--config.model.depth=6"),
+    *("--config.model.width=384", "--config.model.mlp_width=1536"),
+    *("--config.evaluate=none", "--config.checkpoint.every=5"),
 )
-BEGIN += ("--config.model.mlp_width=1536", "--config.evaluate=none")
-TINY = "configs/gpt/language_model.py:tiny"
 
 
 def loop(name: str, turns: int) -> dict[str, Any]:
@@ -97,42 +93,17 @@ def loop(name: str, turns: int) -> dict[str, Any]:
     }
 
 
-def command(folder: str, cache: str, *flags: str) -> dict[str, float]:
-    """Seconds of the clock and of the processor that a training command takes."""
-    words = [sys.executable, "-m", "fmjax.train", "--config", TINY]
-    environment = os.environ | {"XDG_CACHE_HOME": cache, "PYTHONPATH": str(ROOT)}
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
-    subprocess.run(
-        [*words, "--workdir", folder, *flags],
-        env=environment,
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return {"seconds": time.monotonic() - began, "processor_seconds": used}
-
-
-def start(turns: int) -> dict[str, Any]:
-    """A GPT of 6 x 384 from the command to the end of one step and its checkpoint."""
-    found: dict[str, Any] = {"cold": [], "warm": []}
-    for _ in range(turns):
-        with tempfile.TemporaryDirectory() as room:
-            for kind in ("cold", "warm"):
-                told = command(f"{room}/{kind}", f"{room}/cache", *BEGIN)
-                found[kind].append(told)
-    return found
-
-
 def saving(saves: int = 6) -> dict[str, Any]:
     """Seconds that the loop stands still for each save of a GPT of 6 x 384."""
     from fmjax.costs import clock
 
     with tempfile.TemporaryDirectory() as room:
-        flags = [flag for flag in BEGIN if "steps" not in flag]
-        flags += [f"--config.steps={5 * saves}", "--config.checkpoint.every=5"]
-        command(f"{room}/run", f"{room}/cache", *flags)
+        words = [sys.executable, "-m", "fmjax.train", *BIG]
+        words += ["--workdir", f"{room}/run", f"--config.steps={5 * saves}"]
+        environment = os.environ | {"XDG_CACHE_HOME": room, "PYTHONPATH": str(ROOT)}
+        subprocess.run(
+            words, env=environment, cwd=ROOT, check=True, capture_output=True
+        )
         (line,) = clock.read(pathlib.Path(room, "run", "attempts.jsonl"))
         files = list(pathlib.Path(room, "run/checkpoints").rglob("*"))
         size = sum(p.stat().st_size for p in files if p.is_file())
@@ -148,7 +119,7 @@ def main() -> int:
     here = pathlib.Path(__file__).parent
     parser.add_argument("--output", type=pathlib.Path, default=here / "loop.jsonl")
     parser.add_argument("--turns", type=int, default=3)
-    parts = ("loop", "start", "saving")
+    parts = ("loop", "saving")
     parser.add_argument("--part", action="append", choices=parts)
     given = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
@@ -167,8 +138,6 @@ def main() -> int:
             jax.config.update("jax_compilation_cache_dir", cache)
             for name in CASES:
                 record("loop", {"case": name} | loop(name, given.turns))
-    if "start" in chosen:
-        record("start", start(min(given.turns, 2)))
     if "saving" in chosen:
         record("saving", saving())
     return 0

@@ -7,9 +7,9 @@ The nets and batches of experiments.speed.train_step. Each way to start is a pro
 its own, in turns: fmjax's train with an empty cache of compiled programs (`cold`), the
 same with the initialisation compiled at XLA's usual level (`usual`), again with what
 the first one left (`warm`), and a script that makes the public implementation's net in
-torch and steps once. The clock runs from the start of Python to the first step's loss,
-processor seconds to the process's end. A line a case goes to start.jsonl beside this
-file, or to --output.
+torch and steps once. Time and processor seconds are those from the start of Python to
+the first step's loss. A line a case goes to start.jsonl beside this file, or to
+--output.
 """
 
 from __future__ import annotations
@@ -78,6 +78,13 @@ def batch_of(name: str) -> dict[str, np.ndarray]:
     return flat(setup.train_set.at(0))
 
 
+def busy(process: int) -> float:
+    """Processor seconds that a process has taken, all its threads."""
+    stat = pathlib.Path(f"/proc/{process}/stat").read_text("ascii")
+    user, system = stat.rsplit(")", 1)[1].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def started(way: str, name: str, folder: pathlib.Path, turn: int) -> dict[str, float]:
     """Seconds by the clock and of the processor, and the first loss."""
     cache = folder / f"cache-{'usual' if way == 'usual' else 'ours'}-{turn}"
@@ -88,27 +95,26 @@ def started(way: str, name: str, folder: pathlib.Path, turn: int) -> dict[str, f
         environment["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=3"
     words = ["--child", way, "--only", name, "--folder", str(folder)]
     words += ["--workdir", str(folder / f"{way}-{turn}")]
-    before, began = os.times(), time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.speed.start", *words],
+    words = [sys.executable, "-m", "experiments.speed.start", *words]
+    said, found = [], None
+    began = time.perf_counter()
+    with subprocess.Popen(
+        words,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stderr is not None
-    said, took, loss = [], None, None
-    for line in process.stderr:
-        said.append(line)
-        if "1/1 loss" in line:
-            took = time.perf_counter() - began
-            loss = float(line.split()[-1])
-    if process.wait() or took is None or loss is None:
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            said.append(line)
+            if "1/1 loss" in line:
+                took = time.perf_counter() - began
+                found = {"seconds": took, "processor_seconds": busy(process.pid)}
+                found["loss"] = float(line.split()[-1])
+    if process.returncode or found is None:
         raise RuntimeError(f"{name}, {way}: {''.join(said[-20:])}")
-    after = os.times()
-    busy = after.children_user + after.children_system
-    busy -= before.children_user + before.children_system
-    return {"seconds": took, "processor_seconds": busy, "loss": loss}
+    return found
 
 
 def measure(name: str, rounds: int) -> dict[str, Any]:
