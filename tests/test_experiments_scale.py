@@ -107,6 +107,8 @@ def test_results_are_of_the_rows_there_are():
     for line in lines:
         (row,) = [x for x in run.PARTS[line["part"]] if x.name == line["row"]]
         words = run.command(row, line["slice"])
-        assert line["command"].split()[:3] == ["python", "-m", "fmjax.compile"]
-        assert len(line["command"].split("--config.")) == len(row.changes) + 1
-        assert words[4] == line["slice"] == line["command"].split()[6]
+        flags, python, command = line["command"].partition("python -m fmjax.compile ")
+        assert python
+        assert flags == (f"LIBTPU_INIT_ARGS={row.libtpu} " if row.libtpu else "")
+        assert len(command.split("--config.")) == len(row.changes) + 1
+        assert words[4] == line["slice"] == command.split()[3]

@@ -1,7 +1,7 @@
 """Published configs by the TPU compiler: what they cost, and a slice that they fit.
 
     pip install -e '.[experiments,tpu]'       (Linux; no TPU is needed)
-    python -m experiments.scale.run [--part fit --part weak --part memory] [--only NAME]
+    python -m experiments.scale.run [--part fit --part weak ...] [--only NAME]
 
 Each row is one or more calls of `fmjax compile`, on smaller slices until one is too
 small: every row's first slice, then the second ones. results.jsonl has a line a call
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 import shlex
 import subprocess
@@ -39,6 +40,7 @@ class Row(NamedTuple):
     slices: int = 1
     keep: bool = False  # the state's buffers are not given away
     effort: float | None = -1.0  # the compiler's; None: its default
+    libtpu: str = ""  # its flags
 
 
 GPT, BERT, T5 = (
@@ -132,6 +134,14 @@ WEAK = tuple(
     for chips, topology in CHIPS.items()
 )
 
+# The same where the compiler leaves a product whole instead of computing it in pieces
+# as its operand's parts come in. On 64 chips and more it does so of itself.
+WHOLE_PRODUCTS = "--xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000"
+PRODUCTS = tuple(
+    row._replace(name=f"{row.name}, products whole", libtpu=WHOLE_PRODUCTS)
+    for row in WEAK[:2]
+)
+
 # On 4 chips of v5e, each with a quarter of the state and of the batch.
 SMALL = PADDED | {"batch_size": 32, "model.remat": None}
 FULL = SMALL | {"model.remat": "full"}
@@ -161,7 +171,7 @@ MEMORY = tuple(
 )
 KEPT = "remat full, buffers kept"
 MEMORY += (Row(KEPT, f"{GPT}:gpt2", ("v5e:2x2",), FULL, keep=True),)
-PARTS = {"fit": FIT, "weak": WEAK, "memory": MEMORY}
+PARTS = {"fit": FIT, "weak": WEAK, "products": PRODUCTS, "memory": MEMORY}
 
 
 def command(row: Row, topology: str) -> list[str]:
@@ -186,6 +196,8 @@ def call(row: Row, topology: str, seconds: int) -> dict[str, Any]:
                 text=True,
                 timeout=seconds,
                 check=False,
+                env=os.environ
+                | ({"LIBTPU_INIT_ARGS": row.libtpu} if row.libtpu else {}),
             )
         except subprocess.TimeoutExpired:
             return {"error": f"not compiled in {seconds} s"}
@@ -213,7 +225,8 @@ def due(part: str, lines: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Row, st
 
 def said(row: Row, topology: str) -> str:
     """The call for a row on a slice as one types it."""
-    return shlex.join(["python", "-m", *command(row, topology)])
+    flags = f"LIBTPU_INIT_ARGS={shlex.quote(row.libtpu)} " if row.libtpu else ""
+    return flags + shlex.join(["python", "-m", *command(row, topology)])
 
 
 def weak_scaling(lines: Sequence[Mapping[str, Any]]) -> str:
