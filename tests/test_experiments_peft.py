@@ -147,6 +147,28 @@ def test_a_head_may_have_a_rate_of_its_own():
     )
 
 
+def test_the_readme_has_the_head_s_own_rate_as_recorded():
+    text = (FOLDER / "README.md").read_text("utf-8")
+    text = text.split("\n### With a rate of the head's own\n")[1].split("\n## ")[0]
+    one = (FOLDER / RECORDED["r52"]).read_text("utf-8").splitlines()
+    own = (FOLDER / "results-r52-head.jsonl").read_text("utf-8").splitlines()
+    before = {x["method"]: x for x in map(json.loads, one) if "trained" in x}
+    for line in map(json.loads, own):
+        if "trained" in line:
+            old = before[line["method"]]
+            span = "{value:.3f} [{low:.3f}, {high:.3f}]"
+            (loss,) = line["validation"].values()
+            cells = (
+                line["method"],
+                f"{old['accuracy_by_seed']['seeds'][0]:.3f}",
+                span.format(**line["accuracy"]),
+                span.format(**line["f1"]),
+                f"{min(old['validation'].values()):.3f}, {loss:.3f}",
+            )
+            assert f"| {' | '.join(cells)} |" in text
+            assert line["rate"] == old["rate"]
+
+
 TRAINED = {
     "top layer": r"^(classify|head|block17)/",
     "BitFit": r"^classify/|/norm/bias$",

@@ -133,7 +133,8 @@ def main() -> int:
         if kin := best.get(methods.RELATIVES.get(name, "")):
             first, most = kin["power"], 1
         best[name] = chosen(root, name, most, first, **options)
-        if name in known and known[name].get("task", "sentiment") == given.task:
+        same = known.get(name, {}).get("task", "sentiment") == given.task
+        if name in known and same and given.head is None:
             best[name]["validation"] = (
                 known[name]["validation"] | best[name]["validation"]
             )
