@@ -118,7 +118,7 @@ def test_another_task_with_rates_that_are_carried_over(task, name, tmp_path):
     root = tmp_path / "own"
     own = ["run", "--tiny", f"--task={task}", f"--method={name}", f"--carry={carried}"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", [*own, "--rates=1", f"--workdir={root}"])
+        patch.setattr("sys.argv", [*own, "--rates=1", "--shots", f"--workdir={root}"])
         assert run.main() == 0
     (line,) = map(json.loads, (root / "results.jsonl").read_text().splitlines())
     assert line["task"] == task

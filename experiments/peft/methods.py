@@ -19,7 +19,7 @@ class Task(NamedTuple):
     methods: Methods
     steps: int
     changes: Mapping[str, Any]  # of the config's settings, for every method
-    few: tuple[str, ...]  # methods that are trained with few examples a class too
+    shots: tuple[int, ...]  # examples a class with which `FEW` are trained too
     tiny: Mapping[str, Any]  # what made-up data are like
 
 
@@ -53,6 +53,7 @@ RELATIVES = {
     "DoRA r 4": "LoRA r 4",
     "Pfeiffer adapter": "Houlsby adapter",
 }
+FEW = ("full", "LoRA r 4", "probe")
 # No example is seen twice, or hardly: there is nothing to regularise.
 PLAIN = {"dropout": 0.0, "attention_dropout": 0.0}
 TASKS = {
@@ -63,7 +64,7 @@ TASKS = {
         steps=64,
         # Snippets a step, the first pieces of each.
         changes={"batch_size": 16, "inputs": {"length": 24}, "model": PLAIN},
-        few=("full", "LoRA r 4", "probe"),
+        shots=(16, 64, 256),
         tiny={"model": {"max_length": 64}},  # room for a prompt
     ),
     "r52": Task(
@@ -77,7 +78,7 @@ TASKS = {
             "inputs": {"length": 24},
             "model": PLAIN,
         },
-        few=(),  # half of the topics have fewer than 16 texts
+        shots=(),  # half of the topics have fewer than 16 texts
         tiny={"model": {"max_length": 64}, "data": {"classes": 4}},
     ),
     "stamps": Task(
@@ -86,7 +87,7 @@ TASKS = {
         IMAGES,
         steps=32,  # of 32 stamps: twice all of them
         changes={},
-        few=(),
+        shots=(4, 16),  # categories have 22 stamps at least
         tiny={},
     ),
 }

@@ -32,7 +32,6 @@ from fmjax import cli, config
 
 APART = 3.0  # times: between neighbouring rates
 FIRST = 1  # power of it, times the config's rate, that is tried first
-SHOTS = (16, 64, 256)  # examples a class
 NAMES = list(dict.fromkeys(n for task in methods.TASKS.values() for n in task.methods))
 
 
@@ -98,7 +97,7 @@ def main() -> int:
     parser.add_argument("--seeds", default=1, type=int, help="of every method")
     parser.add_argument("--repeat", action="append", choices=NAMES, help="these alone")
     parser.add_argument("--episodes", default=1, type=int, help="of few examples")
-    parser.add_argument("--shots", default=SHOTS, type=int, nargs="*")
+    parser.add_argument("--shots", type=int, nargs="*", help="examples a class")
     parser.add_argument("--steps", type=int, help="of every run; the task's")
     parser.add_argument("--rates", default=4, type=int, help="tried at most")
     parser.add_argument(
@@ -157,8 +156,9 @@ def main() -> int:
 
     arms.say("[4/5] few examples a class")
     few: dict[str, dict[int, list[pathlib.Path]]] = {}
-    for shots in (2,) if tiny else given.shots:
-        for name in (n for n in task.few if n in names):
+    shown = task.shots if given.shots is None else given.shots
+    for shots in (2,) * bool(shown) if tiny else shown:
+        for name in (n for n in methods.FEW if n in names):
             for episode in range(given.episodes):
                 folder = root / "shots" / f"{slug(name)}-{shots}-{episode}"
                 done = again(name, folder, seed=episode, shots=shots)
@@ -166,7 +166,9 @@ def main() -> int:
 
     arms.say("[5/5] report")
     found = results.measure(cost, best, runs, few, draws=200 if tiny else 10_000)
-    seen = plain["batch_size"] * config.duration(plain["steps"], "steps") // 2
+    train = config.part("data", plain["data"])("train")
+    seen = plain["batch_size"] * config.duration(plain["steps"], "steps")
+    seen = min(seen, len(train.rows)) // len(train.classes)
     results.write(root, given.task, found, plain["data"], seen)
     for name, one in found["methods"].items():
         a = one["accuracy"]
