@@ -160,8 +160,9 @@ def test_the_readme_has_the_head_s_own_rate_as_recorded():
             (loss,) = line["validation"].values()
             cells = (
                 line["method"],
-                f"{old['accuracy_by_seed']['seeds'][0]:.3f}",
+                span.format(**old["accuracy"]),
                 span.format(**line["accuracy"]),
+                f"{line['accuracy_by_seed']['std']:.3f}",
                 span.format(**line["f1"]),
                 f"{min(old['validation'].values()):.3f}, {loss:.3f}",
             )
