@@ -165,16 +165,20 @@ def test_builds_abstractly_at_full_size(name, variant):
 
 
 # Kin of another, with the same net, inputs and objective on other data; or, like
-# adaptation and T5's questions, trained end to end by their experiment's own test.
+# adaptation, T5's questions, pairs and translation, trained end to end by their
+# experiment's own test.
 KIN = {
     "configs/bert/boolq.py",
     "configs/bert/peft.py",
     "configs/bert/topics.py",
+    "configs/clip/pairs.py",
+    "configs/inception/imagenet.py",
     "configs/mae/fashion_mnist.py",
     "configs/mobilenet/imagenet.py",
     "configs/resnet/fashion_mnist.py",
     "configs/simclr/imagenet.py",
     "configs/t5/boolq.py",
+    "configs/transformer/translation.py",
     "configs/vit/fashion_mnist.py",
 }
 
