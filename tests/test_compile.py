@@ -34,6 +34,7 @@ def run(tmp_path, *words):
 
 def test_on_this_machine(tmp_path, capsys, kept_cache):
     more = ("--config.model.scan=true", "--config.model.remat=full")
+    more += ("--config.model.depth=2",)
     config_ = f"{runs.ROOT}/{GPT}:tiny"
     found = run(tmp_path, "--config", config_, "--devices", "8", *CUT, *more)
     assert found["mesh"] == {"data": 4, "model": 2}

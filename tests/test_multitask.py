@@ -293,9 +293,9 @@ def test_ways_of_cutting_up_and_stopping_change_no_loss(tmp_path):
 
 
 def test_all_tasks_are_learnt_in_one_step_from_a_pre_trained_encoder(tmp_path):
-    whole = runs.tiny(NAME, steps=60, optim__lr=3e-3, log__every=30)
+    whole = runs.tiny(NAME, steps=60, optim__lr=3e-3, log__every=30, model__depth=2)
     corpus, tokens = whole["tokenizer"]["corpus"], whole["tokenizer"]
-    before = runs.tiny("configs/bert/pretrain.py", steps=1)
+    before = runs.tiny("configs/bert/pretrain.py", steps=1, model__depth=2)
     before["data"] |= {"corpus": corpus}
     before["tokenizer"] = dict(tokens)
     runs.run(tmp_path / "before", before, parallel={"devices": 1})

@@ -116,7 +116,7 @@ def begun(settings):
 
 
 def test_a_run_that_stopped_goes_on_bit_for_bit(tmp_path):
-    settings = runs.tiny(SENTIMENT) | {"parallel": {"devices": 1}}
+    settings = runs.tiny(SENTIMENT, model__depth=2) | {"parallel": {"devices": 1}}
     per_epoch = prepare(DEFAULTS | settings).train_set.examples / 16
     settings["evaluate"] = None  # the last weights are then kept as the best
     settings["optim"]["unfreeze"] = (
@@ -146,7 +146,7 @@ def test_biases_alone_are_trained_where_the_pattern_says_so(tmp_path):
     """BitFit (Ben Zaken et al. 2022): nothing but biases and the classifier moves."""
     from configs.bert import peft
 
-    settings = runs.tiny(SENTIMENT) | {"parallel": {"devices": 1}}
+    settings = runs.tiny(SENTIMENT, model__depth=2) | {"parallel": {"devices": 1}}
     settings["optim"]["train"] = peft.METHODS["bitfit"][0]
     settings["checkpoint"]["trained_only"] = True
     runs.run(tmp_path, settings)

@@ -68,7 +68,7 @@ def get_config(arg: str = "") -> ConfigDict:
         for inputs in c.inputs.tasks.values():
             inputs.length = 32
         c.init_from, c.model.size = None, None
-        fields = dict(depth=2, width=32, heads=2, mlp_width=64, max_length=32)
+        fields = dict(depth=1, width=32, heads=2, mlp_width=64, max_length=32)
         c.model.update(fields)
         c.batch_size, c.steps = 16, "6 steps"
         c.evaluate.every, c.log.every = "3 steps", "1 step"

@@ -74,7 +74,7 @@ def get_config(arg: str = "") -> ConfigDict:
         corpus = dict(name="synthetic_text", size=64)
         c.tokenizer.vocab_size = 128
         c.data.corpus, c.data.length, c.inputs.predictions = corpus, 32, 5
-        fields = dict(depth=2, width=32, heads=2, mlp_width=64, max_length=32)
+        fields = dict(depth=1, width=32, heads=2, mlp_width=64, max_length=32)
         c.model.size = None
         c.model.update(fields)
         c.batch_size, c.steps = 16, "6 steps"

@@ -58,7 +58,7 @@ def get_config(arg: str = "") -> ConfigDict:
         c.tokenizer = dict(corpus=corpus, vocab_size=128, cased=True, path=None)
         c.data, c.init_from = dict(name="synthetic_text", size=64), None
         c.inputs.length = 32
-        fields = dict(depth=2, width=32, heads=2, mlp_width=64, max_length=32)
+        fields = dict(depth=1, width=32, heads=2, mlp_width=64, max_length=32)
         c.model.size = None
         c.model.update(fields)
         c.batch_size, c.steps = 16, "6 steps"

@@ -46,7 +46,7 @@ def get_config(arg: str = "r8") -> ConfigDict:
         c.tokenizer = dict(corpus=c.data, vocab_size=128, cased=True, path=None)
         c.init_from, c.inputs.length = None, 32
         c.model.size = None
-        fields = dict(depth=2, width=32, heads=2, mlp_width=64, max_length=64)
+        fields = dict(depth=1, width=32, heads=2, mlp_width=64, max_length=64)
         c.model.update(fields)
         c.batch_size, c.steps = 16, "6 steps"
         c.evaluate.every, c.log.every = "3 steps", "1 step"

@@ -95,7 +95,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg == "tiny":
         c.data.corpus, c.data.length = dict(name="synthetic_text", size=64), 16
         c.tokenizer = dict(kind="bpe", vocab_size=300, cased=True)
-        fields = dict(depth=2, width=32, heads=2, mlp_width=64, max_length=32)
+        fields = dict(depth=1, width=32, heads=2, mlp_width=64, max_length=32)
         c.model.update(fields)
         c.batch_size, c.steps = 16, "6 steps"
         c.evaluate.every, c.log.every = "3 steps", "1 step"

@@ -63,7 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
         c.data.corpus = dict(name="synthetic_text", size=64)
         c.data.length, c.inputs.window, c.inputs.mean_span = 24, 24, 2.0
         c.tokenizer.vocab_size = 300
-        fields = dict(width=32, depth=2, heads=2, mlp_width=64, head_width=16)
+        fields = dict(width=32, depth=1, heads=2, mlp_width=64, head_width=16)
         c.model.update(fields)
         c.batch_size, c.steps = 16, "6 steps"
         c.evaluate.every, c.log.every = "3 steps", "1 step"

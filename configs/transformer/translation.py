@@ -63,7 +63,7 @@ def get_config(arg: str = "") -> ConfigDict:
         data = dict(name="synthetic_tasks", task="translation", size=64)
         c.data = c.tokenizer.corpus = data
         c.tokenizer.vocab_size = 300
-        fields = dict(width=32, depth=2, heads=2, mlp_width=64, max_length=96)
+        fields = dict(width=32, depth=1, heads=2, mlp_width=64, max_length=96)
         c.model.update(fields)
         c.inputs.length = c.inputs.target_length = 24
         c.optim.warmup = "2 steps"

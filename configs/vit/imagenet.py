@@ -46,7 +46,7 @@ def get_config(arg: str = "S/16") -> ConfigDict:
     if arg == "tiny":
         c.data = dict(name="synthetic_images", size=64, shape=(16, 16, 3))
         c.inputs.size = 16
-        c.model = dict(name="vit", patch=8, width=16, depth=2, heads=2, mlp_width=32)
+        c.model = dict(name="vit", patch=8, width=16, depth=1, heads=2, mlp_width=32)
         c.model.update(dict(classes=None, pool="mean", positions="sincos"))
         c.model.update(dict(image=(16, 16), dropout=0.0))
         c.batch_size, c.steps, c.optim.warmup = 16, "6 steps", "2 steps"
