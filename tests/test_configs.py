@@ -164,9 +164,9 @@ def test_builds_abstractly_at_full_size(name, variant):
     assert count > 30_000
 
 
-# Kin of another, with the same net, inputs and objective on other data; or, like
-# adaptation, T5's questions, pairs and translation, trained end to end by their
-# experiment's own test.
+# Kin of another, with the same net (Inception's blocks differ), inputs and objective on
+# other data; or, like adaptation, T5's questions, pairs and translation, trained end to
+# end by their experiment's own test.
 KIN = {
     "configs/bert/boolq.py",
     "configs/bert/peft.py",

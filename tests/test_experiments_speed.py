@@ -8,6 +8,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from experiments.speed import generation, loop, start, train_step
 from fmjax.models import gpt, t5
@@ -91,7 +92,7 @@ def test_ours_and_the_bare_step_compute_the_same(monkeypatch):
 def test_a_batch_goes_to_another_process_and_back(tmp_path):
     batch = {"inputs": {"a": np.arange(3), "b": np.ones((2, 1), np.float32)}}
     batch["label"] = np.int32(4)
-    np.savez(tmp_path / "batch.npz", **start.flat(batch))
+    np.savez(tmp_path / "batch.npz", **traverse_util.flatten_dict(batch, sep="/"))
     with np.load(tmp_path / "batch.npz") as kept:
         again = start.nested(dict(kept))
     assert jax.tree.structure(again) == jax.tree.structure(batch)

@@ -12,7 +12,7 @@ shots.svg, costs.json and the runs' folders.
     python -m experiments.peft.run --task r52 --carry runs/peft/results.jsonl
 
 begins with the rates of results that there are, of this task or of another; with
---rates 1 it takes them as they are.
+--rates 1 it takes them as they are. --head gives the new head a rate of its own.
 """
 
 from __future__ import annotations

@@ -48,16 +48,9 @@ def child(way: str, name: str, folder: pathlib.Path, workdir: pathlib.Path) -> N
     train.train(workdir, **given | {"evaluate": None, "checkpoint": None})
 
 
-def flat(tree: Any, path: str = "") -> dict[str, np.ndarray]:
-    """{'inputs/tokens': ...} of a tree of dicts."""
-    if not isinstance(tree, dict):
-        return {path: np.asarray(tree)}
-    joined = [flat(v, f"{path}/{k}" if path else k) for k, v in tree.items()]
-    return {k: v for one in joined for k, v in one.items()}
-
-
 def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """What `flat` was given."""
+    """{'inputs/tokens': ...} as dicts in dicts, without jax, which torch's way to start
+    does not import."""
     made: dict[str, Any] = {}
     for path, value in arrays.items():
         *above, last = path.split("/")
@@ -69,13 +62,18 @@ def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def batch_of(name: str) -> dict[str, np.ndarray]:
-    """Our batch of a case."""
+    """Our batch of a case, by path: 'inputs/tokens'."""
+    from flax import traverse_util
+
     from fmjax import train
 
     given = dict(evaluate=None, checkpoint=None, log=None, guard=None, transforms=None)
     whole = given | dict(init_from=None, accum=1, seed=0)
     setup = train.prepare(whole | train_step.settings(train_step.CASES[name]))
-    return flat(setup.train_set.at(0))
+    found: dict[str, np.ndarray] = traverse_util.flatten_dict(
+        setup.train_set.at(0), sep="/"
+    )
+    return found
 
 
 def busy(process: int) -> float:
