@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from fmjax import config
+from fmjax import config, memory
 
 VERBS = {
     "train": "train a config, or go on with an interrupted run",
@@ -78,9 +78,13 @@ def parse(made: argparse.ArgumentParser, argv: Sequence[str] | None):
 
 
 def cache() -> None:
-    """Compiled programs are kept between runs, unless the user chose otherwise."""
+    """Compiled programs are kept between runs, unless the user chose otherwise.
+
+    And freed memory between steps (`memory.keep`).
+    """
     import jax
 
+    memory.keep()
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         folder = pathlib.Path(home) / "fmjax" / "xla"

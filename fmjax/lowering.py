@@ -18,7 +18,10 @@ from typing import Any
 
 import jax
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.interpreters import mlir
+
+from fmjax.layers.once import kept_p
 
 
 def flat(lhs: jax.Array, rhs: jax.Array, *, axes: int, **kwargs: Any) -> jax.Array:
@@ -143,6 +146,24 @@ def register() -> None:
     mlir.register_lowering(lax.conv_general_dilated_p, conv, platform="cpu")
 
 
+_same = jax.jit(lax.optimization_barrier)
+
+
+def kept(ctx: mlir.LoweringRuleContext, x: Any) -> Any:
+    """x as the result of a call that is not inlined, so that it is an array.
+
+    An optimization barrier alone is gone before XLA's CPU compiler fuses.
+    """
+    if cut(ctx):
+        return [x]
+
+    def called(x: jax.Array) -> jax.Array:
+        with set_xla_metadata(inlineable="false"):
+            return _same(x)
+
+    return mlir.lower_fun(called, multiple_results=False)(ctx, x)
+
+
 def cut(ctx: mlir.LoweringRuleContext) -> bool:
     """Whether the partitioner cuts this part of a program over devices."""
     context = ctx.module_context.axis_context
@@ -151,4 +172,5 @@ def cut(ctx: mlir.LoweringRuleContext) -> bool:
     return getattr(context, "num_devices", 1) > 1  # pmap has a program a device
 
 
+mlir.register_lowering(kept_p, kept, platform="cpu")
 register()

@@ -89,12 +89,24 @@ def test_ours_and_the_bare_step_compute_the_same(monkeypatch):
     assert told["parameters"] == 347146
 
 
+@pytest.mark.slow  # four processes, of which two import torch and transformers
+def test_arms_take_turns(monkeypatch):
+    monkeypatch.chdir(ROOT.parents[1])
+    found = train_step.measure("small CNN, 64 x 28 x 28", 2, 1)
+    losses = found["first_losses"]
+    assert losses["fmjax"] == pytest.approx(losses["by hand"], rel=1e-5)
+    assert losses["torch"] == losses[train_step.KEPT]
+    for arm in train_step.ARMS[1:]:
+        assert 0.05 < found[f"{arm} / fmjax"] < 20
+        assert len(found[f"{arm} / fmjax, by turn"]) == 2
+
+
 def test_a_batch_goes_to_another_process_and_back(tmp_path):
     batch = {"inputs": {"a": np.arange(3), "b": np.ones((2, 1), np.float32)}}
     batch["label"] = np.int32(4)
     np.savez(tmp_path / "batch.npz", **traverse_util.flatten_dict(batch, sep="/"))
     with np.load(tmp_path / "batch.npz") as kept:
-        again = start.nested(dict(kept))
+        again = train_step.nested(dict(kept))
     assert jax.tree.structure(again) == jax.tree.structure(batch)
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(batch), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -37,7 +37,7 @@ def child(way: str, name: str, folder: pathlib.Path, workdir: pathlib.Path) -> N
     case = train_step.CASES[name]
     if way == "torch":
         with np.load(folder / "batch.npz") as kept:
-            batch = nested(dict(kept))
+            batch = train_step.nested(dict(kept))
         loss = train_step.torchs(case, batch)()
         print(f"1/1 loss {loss:.4f}", file=sys.stderr, flush=True)
         return
@@ -46,34 +46,6 @@ def child(way: str, name: str, folder: pathlib.Path, workdir: pathlib.Path) -> N
     cli.cache()
     given = train_step.settings(case) | {"steps": 1, "log": {"every": 1}}
     train.train(workdir, **given | {"evaluate": None, "checkpoint": None})
-
-
-def nested(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    """{'inputs/tokens': ...} as dicts in dicts, without jax, which torch's way to start
-    does not import."""
-    made: dict[str, Any] = {}
-    for path, value in arrays.items():
-        *above, last = path.split("/")
-        at = made
-        for part in above:
-            at = at.setdefault(part, {})
-        at[last] = value
-    return made
-
-
-def batch_of(name: str) -> dict[str, np.ndarray]:
-    """Our batch of a case, by path: 'inputs/tokens'."""
-    from flax import traverse_util
-
-    from fmjax import train
-
-    given = dict(evaluate=None, checkpoint=None, log=None, guard=None, transforms=None)
-    whole = given | dict(init_from=None, accum=1, seed=0)
-    setup = train.prepare(whole | train_step.settings(train_step.CASES[name]))
-    found: dict[str, np.ndarray] = traverse_util.flatten_dict(
-        setup.train_set.at(0), sep="/"
-    )
-    return found
 
 
 def busy(process: int) -> float:
@@ -120,7 +92,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
     turns: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as made:
         folder = pathlib.Path(made)
-        np.savez(folder / "batch.npz", **batch_of(name))  # type: ignore[arg-type]
+        np.savez(folder / "batch.npz", **train_step.batch_of(name))  # type: ignore[arg-type]
         for turn in range(rounds):
             for way in WAYS:
                 turns[way].append(started(way, name, folder, turn))

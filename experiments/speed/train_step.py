@@ -3,10 +3,11 @@
     pip install -e '.[experiments,parity]'
     python -m experiments.speed.train_step [--threads 1] [--only GPT-2]
 
-Three steps of the same sizes take turns on the same batch, all in float32, without
-dropout, with the optimizer's update: fmjax's own (`train.prepare`, compiled as the loop
-does, its numbers read), the same model's loss with `jax.grad` and optax in a dozen
-lines, and the public implementation in eager torch. A line a case goes to
+Steps of the same sizes take turns on the same batch, all in float32, without dropout,
+with the optimizer's update, in a process each: fmjax's own (`train.prepare`, compiled
+as the loop does, its numbers read), the same model's loss with `jax.grad` and optax in
+a dozen lines, and the public implementation in eager torch, once as it is and once with
+freed memory kept as fmjax keeps it (`fmjax.memory`). A line a case goes to
 train_step.jsonl beside this file, or to --output.
 """
 
@@ -18,12 +19,20 @@ import json
 import os
 import pathlib
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 from experiments.speed import generation
 
+# An arm is a process of its own.
+KEPT = "torch, memory kept"
+ARMS = ("fmjax", "by hand", "torch", KEPT)
 SMALL = {"width": 384, "depth": 6, "heads": 6, "mlp_width": 1536}
 THEIRS = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6}
 THEIRS |= {"intermediate_size": 1536}
@@ -164,7 +173,6 @@ def ours(case: Case) -> tuple[Callable, Callable, dict[str, Any]]:
 
 def torchs(case: Case, batch: Any) -> Callable:
     """The public implementation's step on our batch; it returns its loss."""
-    import numpy as np
     import torch
     import transformers
 
@@ -235,36 +243,135 @@ def peak(repeats: int = 5) -> float:
     return 2 * 1024**3 / min(times)
 
 
-def measure(case: Case, repeats: int) -> dict[str, Any]:
+def batch_of(name: str) -> dict[str, np.ndarray]:
+    """Our batch of a case, by path: 'inputs/tokens'."""
+    from flax import traverse_util
+
+    from fmjax import train
+
+    given = dict(evaluate=None, checkpoint=None, log=None, guard=None, transforms=None)
+    whole = given | dict(init_from=None, accum=1, seed=0)
+    setup = train.prepare(whole | settings(CASES[name]))
+    found: dict[str, np.ndarray] = traverse_util.flatten_dict(
+        setup.train_set.at(0), sep="/"
+    )
+    return found
+
+
+def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """{'inputs/tokens': ...} as dicts in dicts, without jax, which torch's process does
+    not import."""
+    made: dict[str, Any] = {}
+    for path, value in arrays.items():
+        *above, last = path.split("/")
+        at = made
+        for part in above:
+            at = at.setdefault(part, {})
+        at[last] = value
+    return made
+
+
+def child(arm: str, name: str, file: pathlib.Path, threads: int) -> None:
+    """A process that takes a step for each line it reads, and writes what it took."""
+    told: dict[str, Any] = {}
+    if arm != "torch":
+        from fmjax import memory
+
+        told["memory_kept"] = memory.keep()
+    if arm in ("fmjax", "by hand"):
+        from fmjax import cli
+
+        cli.cache()
+        step, bare, found = ours(CASES[name])
+        del found["batch"]
+        told, step = told | found, step if arm == "fmjax" else bare
+    else:
+        import torch
+
+        torch.set_num_threads(threads)
+        with np.load(file) as kept:
+            step = torchs(CASES[name], nested(dict(kept)))
+    told["first_loss"] = step()
+    print(json.dumps(told), flush=True)
+    for _ in sys.stdin:
+        began, used = time.perf_counter(), time.process_time()
+        step()
+        used, wall = time.process_time() - used, time.perf_counter() - began
+        print(json.dumps({"wall": wall, "busy": used}), flush=True)
+
+
+class Arm:
+    """A process that takes steps when asked to."""
+
+    def __init__(self, arm: str, name: str, file: pathlib.Path, threads: int) -> None:
+        self.name = f"{name}, {arm}"
+        words = ["--child", arm, "--only", name, "--batch", str(file)]
+        words += ["--threads", str(threads)]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "experiments.speed.train_step", *words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.told = self._line()
+
+    def _line(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} ended with {self.process.wait()}")
+        return json.loads(line)
+
+    def step(self) -> tuple[float, float]:
+        """Seconds by the clock, and of the processor."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        took = self._line()
+        return took["wall"], took["busy"]
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+def measure(name: str, repeats: int, threads: int) -> dict[str, Any]:
     """Seconds a step of each (median, least, most), and ratios turn by turn."""
-    step, bare, told = ours(case)
-    steps = {"fmjax": step, "by hand": bare, "torch": torchs(case, told.pop("batch"))}
-    first = {name: one() for name, one in steps.items()}
-    for one in steps.values():  # torch's second step is slower than its third
-        one()
-    wall: dict[str, list[float]] = {name: [] for name in steps}
-    busy: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(repeats):
-        # There and back, so that none always comes after the same one.
-        for name, one in list(steps.items())[:: 1 if turn % 2 == 0 else -1]:
-            began, used = time.perf_counter(), time.process_time()
-            one()
-            wall[name].append(time.perf_counter() - began)
-            busy[name].append(time.process_time() - used)
-    found: dict[str, Any] = told | {"first_losses": first}
-    for name in steps:
-        found[name] = {
-            "seconds": statistics.median(wall[name]),
-            "least": min(wall[name]),
-            "most": max(wall[name]),
-            "processor_seconds": statistics.median(busy[name]),
+    wall: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    busy: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    steps: dict[str, Arm] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "batch.npz"
+        with open(file, "wb") as out:
+            np.savez(out, **batch_of(name))  # type: ignore[arg-type]
+        try:
+            for arm in ARMS:
+                steps[arm] = Arm(arm, name, file, threads)
+                steps[arm].step()  # torch's second step is slower than its third
+            for turn in range(repeats):
+                # There and back, so that none always comes after the same one.
+                for arm in ARMS[:: 1 if turn % 2 == 0 else -1]:
+                    clock, used = steps[arm].step()
+                    wall[arm].append(clock)
+                    busy[arm].append(used)
+        finally:
+            for one in steps.values():
+                one.end()
+    found: dict[str, Any] = dict(steps["fmjax"].told)
+    found["first_losses"] = {arm: steps[arm].told["first_loss"] for arm in ARMS}
+    for arm in ARMS:
+        found[arm] = {
+            "seconds": statistics.median(wall[arm]),
+            "least": min(wall[arm]),
+            "most": max(wall[arm]),
+            "processor_seconds": statistics.median(busy[arm]),
         }
-    for name in ("torch", "by hand"):
+    for arm in ARMS[1:]:
         # Processor seconds: other work on the machine is in the clock's.
-        pairs = zip(busy[name], busy["fmjax"], strict=True)
+        pairs = zip(busy[arm], busy["fmjax"], strict=True)
         turns = sorted(theirs / mine for theirs, mine in pairs)
-        found[f"{name} / fmjax"] = statistics.median(turns)
-        found[f"{name} / fmjax, by turn"] = turns
+        found[f"{arm} / fmjax"] = statistics.median(turns)
+        found[f"{arm} / fmjax, by turn"] = turns
     fastest = min(busy["fmjax"])
     return found | {"flops_per_second": found["model_flops"] / fastest}
 
@@ -278,7 +385,7 @@ def table(lines: list[dict[str, Any]]) -> str:
         "torch, ms",
         "torch / fmjax [by turn]",
     )
-    heads += ("by hand / fmjax [by turn]", "of the matmul peak")
+    heads += (f"{KEPT} / fmjax", "by hand / fmjax", "of the matmul peak")
     rows = [heads, ("---",) * len(heads)]
     for line in lines:
         spread = lambda name: (  # noqa: E731
@@ -295,7 +402,8 @@ def table(lines: list[dict[str, Any]]) -> str:
             milli("fmjax"),
             milli("torch"),
         )
-        cells += (spread("torch / fmjax"), spread("by hand / fmjax"), share)
+        names = ("torch / fmjax", f"{KEPT} / fmjax", "by hand / fmjax")
+        cells += (*(spread(name) for name in names), share)
         rows.append(cells)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -311,20 +419,26 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", default="", help="cases whose name has this")
+    parser.add_argument("--child", choices=ARMS, help=argparse.SUPPRESS)
+    parser.add_argument("--batch", type=pathlib.Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     if not 1 <= given.threads <= len(cores):
         parser.error(f"--threads must be 1 to {len(cores)}")
     # XLA makes a thread for each processor it may use, which it learns at its start.
     os.sched_setaffinity(0, cores[: given.threads])
-    import torch
-
-    torch.set_num_threads(given.threads)
-    for name, case in CASES.items():
+    if given.child:
+        child(given.child, given.only, given.batch, given.threads)
+        return 0
+    for name in CASES:
         if given.only not in name:
             continue
         at = generation.conditions(given.threads)
-        line = {"case": name, "peak": peak(), **measure(case, given.repeats)}
+        line = {
+            "case": name,
+            "peak": peak(),
+            **measure(name, given.repeats, given.threads),
+        }
         line |= {"repeats": given.repeats} | at | {"load_after": os.getloadavg()[0]}
         with open(given.output, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

@@ -9,9 +9,22 @@ from flax import linen as nn
 
 Activation = Callable[[jax.Array], jax.Array]
 
+
+def gelu(x: jax.Array) -> jax.Array:
+    """x * Phi(x) by the error function (Hendrycks and Gimpel 2016), elementwise.
+
+    jax's own is by its complement, which keeps a narrow type's digits far below zero;
+    in float32 torch, and so every public checkpoint, has them as this does, and on a
+    CPU it takes half the time.
+    """
+    if jax.numpy.finfo(x.dtype).bits < 32:
+        return nn.gelu(x, approximate=False)
+    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
 ACTIVATIONS: dict[str, Activation] = {
-    # The exact form, x * Phi(x) by erf (Hendrycks and Gimpel 2016): BERT, ViT, Whisper.
-    "gelu": functools.partial(nn.gelu, approximate=False),
+    # The exact form: BERT, ViT, Whisper.
+    "gelu": gelu,
     # The tanh approximation of the same paper: GPT-2, T5 1.1.
     "gelu_tanh": functools.partial(nn.gelu, approximate=True),
     # x * sigmoid(1.702 x): OpenAI's CLIP weights.

@@ -12,7 +12,8 @@ from flax import linen as nn
 from flax.typing import Dtype, Initializer
 
 from fmjax.layers.attend import attend
-from fmjax.layers.dense import dense, norm, truncated_normal
+from fmjax.layers.dense import dense, truncated_normal
+from fmjax.layers.norm import norm
 
 # 'key' and 'value', both [B, G, L, K]: heads go before slots, as `attend` wants them,
 # so that a step of decoding reads a cache as it lies.

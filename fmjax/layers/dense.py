@@ -1,4 +1,4 @@
-"""Linear maps and norms with the house's settings, made inside a module."""
+"""Linear maps with the house's settings, made inside a module."""
 
 from flax import linen as nn
 from flax.typing import Dtype, Initializer
@@ -6,8 +6,6 @@ from flax.typing import Dtype, Initializer
 # BERT's (Devlin et al. 2019, the authors' code): truncated at two deviations and not
 # rescaled afterwards.
 truncated_normal = nn.initializers.truncated_normal(0.02)
-
-NORMS = ("layer", "rms")
 
 
 def dense(
@@ -22,23 +20,3 @@ def dense(
     return nn.Dense(
         features, use_bias=use_bias, dtype=dtype, kernel_init=kernel_init, name=name
     )
-
-
-def layer_norm(eps: float, dtype: Dtype, name: str | None = None) -> nn.LayerNorm:
-    """Layer normalisation (Ba et al. 2016) with its statistics in float32."""
-    # E[x^2] - E[x]^2 loses digits where the mean is large against the deviation.
-    return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
-
-
-def norm(
-    kind: str, eps: float, dtype: Dtype, name: str | None = None
-) -> nn.LayerNorm | nn.RMSNorm:
-    """'layer' as above, or 'rms' (Zhang & Sennrich 2019): no mean, no bias.
-
-    Raises ValueError for another kind.
-    """
-    if kind == "layer":
-        return layer_norm(eps, dtype, name)
-    if kind == "rms":
-        return nn.RMSNorm(epsilon=eps, dtype=dtype, name=name)
-    raise ValueError(f"unknown norm {kind!r} (known: {', '.join(NORMS)})")

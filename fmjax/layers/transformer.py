@@ -16,8 +16,10 @@ from flax.typing import Dtype, Initializer
 
 from fmjax.layers.activation import activation
 from fmjax.layers.attention import Attention, Cache
-from fmjax.layers.dense import dense, norm, truncated_normal
+from fmjax.layers.dense import dense, truncated_normal
 from fmjax.layers.dropout import drop
+from fmjax.layers.norm import norm
+from fmjax.layers.once import once
 
 ORDERS = ("pre", "post", "parallel")
 REMAT = {
@@ -127,7 +129,7 @@ class Block(nn.Module):
             y = part(normalise(x) if self.order == "pre" else x)
             if key is not None and self.dropout:
                 y = drop(y, self.dropout, key)
-            return x + y if self.order == "pre" else normalise(x + y)
+            return once(x + y) if self.order == "pre" else normalise(once(x + y))
 
         kept: dict[str, Cache] = {}
 
@@ -165,7 +167,7 @@ class Block(nn.Module):
             y = norm(self.norm, self.eps, self.dtype, "norm")(x)
             y = own(y) + mlp(y)
             drops = keys[1] is not None and self.dropout
-            return x + (drop(y, self.dropout, keys[1]) if drops else y), kept
+            return once(x + (drop(y, self.dropout, keys[1]) if drops else y)), kept
         x = around(x, "attention", own, keys[1])
         if self.cross:
             x = around(x, "cross_attention", crossed, keys[3])

@@ -14,8 +14,9 @@ from flax.typing import Dtype
 
 from fmjax.layers import check
 from fmjax.layers.activation import activation
-from fmjax.layers.dense import dense, layer_norm, truncated_normal
+from fmjax.layers.dense import dense, truncated_normal
 from fmjax.layers.dropout import Dropout
+from fmjax.layers.norm import LayerNorm
 from fmjax.layers.transformer import Block, stack
 
 HEADS = (None, "pretrain", "mlm", "classify", "choose", "tag", "span", "embed")
@@ -224,7 +225,7 @@ class Embed(nn.Module):
         self.tokens = table(self.vocab_size)
         self.positions = table(self.max_length)
         self.segments = table(self.types)
-        self.norm = layer_norm(self.eps, self.dtype)
+        self.norm = LayerNorm(self.eps, self.dtype)
         self.drop = Dropout(self.dropout)
 
     def __call__(
@@ -257,7 +258,7 @@ class MaskedTokens(nn.Module):
     ) -> jax.Array:
         x = dense(x.shape[-1], self.dtype, "dense")(x)
         x = activation(self.activation)(x)
-        x = layer_norm(self.eps, self.dtype, "norm")(x)
+        x = LayerNorm(self.eps, self.dtype, name="norm")(x)
         if not logits:
             return x
         bias = self.param("bias", nn.initializers.zeros, (table.shape[0],))

@@ -12,7 +12,8 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from fmjax.layers import check
-from fmjax.layers.dense import dense, layer_norm
+from fmjax.layers.dense import dense
+from fmjax.layers.norm import LayerNorm
 from fmjax.layers.patches import Embed, check_images
 from fmjax.layers.transformer import Block, stack
 
@@ -191,9 +192,9 @@ class Vision(nn.Module):
             dtype=self.dtype,
             name="embed",
         )(images)
-        x = layer_norm(self.eps, self.dtype, "pre_norm")(x)
+        x = LayerNorm(self.eps, self.dtype, name="pre_norm")(x)
         x = _blocks(self, x, train)[:, 0]
-        return layer_norm(self.eps, self.dtype, "norm")(x)
+        return LayerNorm(self.eps, self.dtype, name="norm")(x)
 
 
 class Text(nn.Module):
@@ -228,7 +229,7 @@ class Text(nn.Module):
         x += table(self.max_length, 0.01, "positions")(positions)
         attended = None if mask is None else mask[:, None, None, :]
         x = _blocks(self, x, train, mask=attended, causal=True)
-        return layer_norm(self.eps, self.dtype, "norm")(x)
+        return LayerNorm(self.eps, self.dtype, name="norm")(x)
 
 
 def _blocks(own: Any, x: jax.Array, train: bool, **given: Any) -> jax.Array:

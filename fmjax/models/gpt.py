@@ -12,8 +12,9 @@ from flax.typing import Dtype
 
 from fmjax.layers import check
 from fmjax.layers.attention import Cache, empty, visible
-from fmjax.layers.dense import dense, layer_norm
+from fmjax.layers.dense import dense
 from fmjax.layers.dropout import Dropout
+from fmjax.layers.norm import LayerNorm
 from fmjax.layers.transformer import Block, stack
 
 
@@ -99,7 +100,7 @@ class Model(nn.Module):
                 dtype=self.dtype,
             )
             setattr(self, f"layer{i}", block)
-        self.norm = layer_norm(self.eps, self.dtype)
+        self.norm = LayerNorm(self.eps, self.dtype)
         if not self.tied:
             self.head = dense(
                 self.vocab_size, "float32", use_bias=False, kernel_init=init

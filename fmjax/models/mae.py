@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from fmjax.layers.dense import dense, layer_norm, truncated_normal
+from fmjax.layers.dense import dense, truncated_normal
+from fmjax.layers.norm import LayerNorm
 from fmjax.layers.patches import Embed, check_images, grid, sincos
 from fmjax.layers.transformer import Block, stack
 
@@ -112,11 +113,11 @@ class Model(nn.Module):
                     dtype=self.dtype,
                 )
                 setattr(self, f"{name}{i}", block)
-        self.norm = layer_norm(self.eps, self.dtype)
+        self.norm = LayerNorm(self.eps, self.dtype)
         width = self.decoder_width
         self.decoder_embed = dense(width, self.dtype, kernel_init=xavier)
         self.mask_token = self.param("mask_token", truncated_normal, (1, width))
-        self.decoder_norm = layer_norm(self.eps, self.dtype)
+        self.decoder_norm = LayerNorm(self.eps, self.dtype)
         pixels = self.patch**2 * self.channels
         self.decoder_pred = dense(pixels, "float32", kernel_init=xavier)
 

@@ -14,8 +14,9 @@ from flax.typing import Dtype
 
 from fmjax.layers import check
 from fmjax.layers.attention import empty, visible
-from fmjax.layers.dense import dense, norm
+from fmjax.layers.dense import dense
 from fmjax.layers.dropout import Dropout
+from fmjax.layers.norm import norm
 from fmjax.layers.transformer import Block, stack
 
 

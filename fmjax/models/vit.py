@@ -12,8 +12,9 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from fmjax.layers.attention import Attention
-from fmjax.layers.dense import dense, norm
+from fmjax.layers.dense import dense
 from fmjax.layers.dropout import Dropout
+from fmjax.layers.norm import norm
 from fmjax.layers.patches import Embed, check_images
 from fmjax.layers.transformer import MLP, Block, stack
 
