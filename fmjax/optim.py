@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fmjax import config, copies, trees
+from fmjax import config, copies, muon, trees
 
 SCHEDULES = ("constant", "linear", "cosine", "exponential", "rsqrt", "step", "wsd")
 NO_DECAY = r"(^|/)(bias|scale)$"
@@ -120,6 +120,7 @@ def group(
     eps: float = 1e-8,
     momentum: float = 0.9,
     nesterov: bool = False,
+    rms: float | None = None,
     layer_decay: float | None = None,
     layer_pattern: str = r"layer(\d+)/",
 ) -> tuple[optax.GradientTransformation, Callable]:
@@ -128,8 +129,8 @@ def group(
     adamw: Loshchilov & Hutter 2019, adam: Kingma & Ba 2015, sgd: with momentum and L2
     decay, rmsprop: likewise (Tieleman & Hinton 2012; b2 is its decay), lamb: You et al.
     2020, lars: You et al. 2017, adafactor: Shazeer & Stern 2018 (its decay is not
-    scaled by the rate), lion: Chen et al. 2023, muon: Jordan et al. 2024 for matrices,
-    embeddings among them, and optax's undecayed Adam for the rest.
+    scaled by the rate), lion: Chen et al. 2023, muon: Jordan et al. 2024 (fmjax/muon.py
+    says for what, and has `rms`).
     `no_decay` names what is never decayed. begin: the run's step at which the
     transformation's own count is 0.
     """
@@ -164,9 +165,7 @@ def group(
             rate, weight_decay_rate=wd or None, weight_decay_mask=decayed
         ),
         "lion": lambda: optax.lion(rate, b1, b2, weight_decay=wd, mask=decayed),
-        "muon": lambda: optax.contrib.muon(
-            rate, weight_decay=wd, weight_decay_mask=decayed, adam_b1=b1, adam_b2=b2
-        ),
+        "muon": lambda: muon.make(rate, wd, decayed, b1, b2, rms),
     }
     if name not in table:
         known = config.suggest(str(name), table)

@@ -33,6 +33,14 @@ DECAYED = {
     "norm": {"scale": False},
     "head": {"kernel": True, "bias": False},
 }
+FLAT = optax.contrib.MuonDimensionNumbers()
+MATRICES = {
+    "embed": {"table": FLAT},
+    "layer0": {"mlp": {"kernel": FLAT, "bias": None}},
+    "layer1": {"mlp": {"kernel": FLAT, "bias": None}},
+    "norm": {"scale": None},
+    "head": {"kernel": optax.contrib.MuonDimensionNumbers((0, 1), 2), "bias": FLAT},
+}
 STEPS = 5
 
 
@@ -138,6 +146,13 @@ OPTAX = {
             weight_decay_mask=DECAYED,
             adam_b1=0.8,
             adam_b2=0.95,
+            muon_weight_dimension_numbers=MATRICES,
+        ),
+    ),
+    "muon rms": (
+        {"rms": 0.2},
+        optax.contrib.muon(
+            falling, muon_weight_dimension_numbers=MATRICES, consistent_rms=0.2
         ),
     ),
 }
@@ -162,8 +177,7 @@ class TestOptimizers:
         for path, a, b in zip(
             trees.paths(plain), *map(jax.tree.leaves, (plain, decayed)), strict=True
         ):
-            if path != "head/kernel" or name != "muon":  # not a matrix: Adam's share
-                assert np.array_equal(a, b) == path.endswith(("bias", "scale")), path
+            assert np.array_equal(a, b) == path.endswith(("bias", "scale")), path
 
     def test_no_decay_can_be_told(self):
         plain, decayed = (
@@ -186,16 +200,27 @@ class TestOptimizers:
 
     def test_muon_makes_the_updates_of_matrices_orthogonal(self):
         got = walk(make(name="muon"), 1)[0][0]
-        moved = (
-            PARAMS["layer0"]["mlp"]["kernel"] - got["layer0"]["mlp"]["kernel"]
-        ) / LR
-        values = np.linalg.svd(moved, compute_uv=False)
-        # Five Newton-Schulz steps bring singular values near to 1, not to it.
-        assert 0.5 < values.min() <= values.max() < 1.5
+        # A convolution's kernel, all but whose last axis are one, is a matrix too.
+        for path in (("layer0", "mlp"), ("head",)):
+            old, new = PARAMS, got
+            for name in path:
+                old, new = old[name], new[name]
+            moved = (old["kernel"] - new["kernel"]).reshape(-1, old["kernel"].shape[-1])
+            values = np.linalg.svd(moved / LR, compute_uv=False)
+            # Five Newton-Schulz steps bring singular values near to 1, not to it.
+            assert 0.5 < values.min() <= values.max() < 1.5
         adam = walk(optax.nadam(LR), 1)[0][0]
         # What is no matrix moves as by Nesterov's Adam.
         same(got["norm"], adam["norm"])
-        same(got["head"]["kernel"], adam["head"]["kernel"])
+
+    def test_muons_updates_have_the_rms_that_is_asked_for(self):
+        got = walk(make(name="muon", rms=0.2), 1)[0][0]
+        for part in (("layer0", "mlp"), ("head",)):
+            old, new = PARAMS, got
+            for name in part:
+                old, new = old[name], new[name]
+            moved = (old["kernel"] - new["kernel"]) / LR
+            assert 0.14 < np.sqrt(np.mean(np.square(moved))) < 0.25
 
     def test_adam_with_decay_is_refused(self):
         message = r"adam has no weight decay; set optim\.name=adamw"

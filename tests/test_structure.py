@@ -192,10 +192,11 @@ OUTSIDE = {
     "runpy": {"fmjax.search.ranges"},  # a config, which is a program
     "urllib.request": {"fmjax.data.index"},
     "ssl": {"fmjax.data.index"},
+    "ctypes": {"fmjax.memory"},  # the C library, which is told to keep freed memory
     "huggingface_hub": {"fmjax.data.hub"},
     **{
         name: frozenset()
-        for name in ("socket", "http", "requests", "httpx", "aiohttp", "ctypes")
+        for name in ("socket", "http", "requests", "httpx", "aiohttp")
     },
 }  # fmt: skip
 # The only files that import a module whose name is in a variable: each sees to it that

@@ -22,6 +22,7 @@ NETS = {
     "cnn-augmented": "configs/cnn/fashion_mnist.py:augmented",
     "resnet-10": "configs/resnet/fashion_mnist.py:10",
     "resnet-wide-6": "configs/resnet/fashion_mnist.py:wide-6",
+    "resnet-wide-6-muon": "configs/resnet/fashion_mnist.py:wide-6-muon",
     "resnet-20": "configs/resnet/fashion_mnist.py:20",
     "inception": "configs/inception/fashion_mnist.py",
     "vit-small": "configs/vit/fashion_mnist.py:small",
