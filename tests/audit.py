@@ -35,6 +35,8 @@ class Watch:
 
     def note(self, event, args):
         what = ""
+        if event == "ctypes.dlopen" and args[0] is None:
+            return  # no library, but this process itself: fmjax/memory.py
         if event == "import":
             name = str(args[0])
             if name.partition(".")[0] not in sys.stdlib_module_names:
