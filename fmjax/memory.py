@@ -2,8 +2,8 @@
 
 A compiled step's intermediates are one array of XLA's, made for the step and freed
 after it. glibc gives an array of that size back to the system, which hands out pages of
-zeros for the next one: a page fault for every 4 KB of every step, 8 to 17 % of a
-transformer's (experiments/speed). Told to keep what is freed, it has them once.
+zeros for the next one: a page fault for every 4 KB of every step. Told to keep what is
+freed, it has them once (experiments/speed says what that is worth).
 """
 
 import ctypes
