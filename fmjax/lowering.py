@@ -6,8 +6,8 @@ a CPU that copy is fused with whatever makes the operand. Where that is the resi
 stream's gradient, everything back to the last block is computed once more for each
 block: in time, depth squared. Axes that lie together are one axis as they are, and
 nothing is copied. And a convolution by a kernel of one pixel, or with an image as large
-as itself, which is such a kernel's gradient, is a matrix product, and faster as one
-(experiments/speed has what that gains).
+as itself, which is such a kernel's gradient, is a matrix product, and faster as one.
+What `fmjax.layers.once` marks is one array (experiments/speed has what each gains).
 """
 
 from __future__ import annotations
