@@ -1,9 +1,12 @@
 """Attention, MLP and block as modules: shapes, parameters, relations."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from fmjax.layers.activation import ACTIVATIONS, activation
 from fmjax.layers.attention import Attention
@@ -96,6 +99,16 @@ def test_activations(name):
     assert float(activation(name)(jnp.float32(1))) == pytest.approx(
         AT_ONE[name], rel=1e-6
     )
+
+
+def test_gelu_is_torchs_in_float32_and_jaxs_in_narrower_types():
+    x = jnp.linspace(-6, 6, 101)
+    exact = [v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.tolist()]
+    np.testing.assert_allclose(activation("gelu")(x), exact, atol=1e-6)
+    narrow, theirs = x.astype("bfloat16"), nn.gelu(x.astype("bfloat16"), False)
+    np.testing.assert_array_equal(activation("gelu")(narrow), theirs)
+    # Far below zero 1 + erf has no digits left there, and its complement has.
+    assert (theirs[x < -3] != 0).all()
 
 
 def test_an_unknown_activation_is_named():
