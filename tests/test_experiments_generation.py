@@ -16,7 +16,7 @@ from fmjax.metrics import exact_match
 
 PARTS = {
     "t5": {"pretrain", "pretrained-0", "scratch-0"},
-    "translation": {"transformer"},
+    "translation": {"transformer-0", "transformer-1"},
 }
 
 
@@ -26,7 +26,9 @@ def made(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param)
     run = importlib.import_module(f"experiments.{request.param}.run")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["run", "--tiny", "--workdir", str(root)])
+        seeds = 1 if request.param == "t5" else 2
+        words = ["run", "--tiny", "--workdir", str(root), "--seeds", str(seeds)]
+        patch.setattr("sys.argv", words)
         assert run.main() == 0
         kept = [*root.glob("*/metrics.jsonl"), *root.glob("*/generated/*.jsonl")]
         before = {path: path.stat().st_mtime_ns for path in kept}
@@ -51,14 +53,19 @@ def test_numbers_are_those_of_the_texts_written(made):
     lines = [json.loads(x) for x in (root / "results.jsonl").read_text().splitlines()]
     results = json.loads((root / "report.json").read_text("utf-8"))["data"]["results"]
     assert all(line["commit"] for line in lines)
-    (path,) = root.glob(
-        "pretrained-0/generated/*.jsonl"
-        if name == "t5"
-        else "transformer/generated/test-beams=4.jsonl"
+    paths = sorted(
+        root.glob(
+            "pretrained-0/generated/*.jsonl"
+            if name == "t5"
+            else "transformer-*/generated/test-beams=4.jsonl"
+        )
     )
-    rows = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
-    texts, wanted = ([r[k] for r in rows] for k in ("generated", "reference"))
+    said = [path.read_text("utf-8").split("\n") for path in paths]
+    seeds = [[json.loads(line) for line in lines if line] for lines in said]
+    wanted = [row["reference"] for row in seeds[0]]
+    texts, *others = ([row["generated"] for row in rows] for rows in seeds)
     if name == "t5":
+        assert others == []
         arm = results["arms"]["pre-trained"]
         direct = exact_match.compute(hypotheses=texts, references=wanted)
         assert arm["accuracy"] == direct["exact_match"]
@@ -73,8 +80,10 @@ def test_numbers_are_those_of_the_texts_written(made):
     else:
         arm = results["systems"]["Transformer, 4 beams"]
         for kind, metric in (("bleu", BLEU()), ("chrf", CHRF())):
-            direct = metric.corpus_score(texts, [wanted])
-            assert arm[kind]["value"] == pytest.approx(direct.score)
+            each = [metric.corpus_score(t, [wanted]).score for t in (texts, *others)]
+            assert arm[kind]["by_seed"]["seeds"] == pytest.approx(each)
+            assert arm[kind]["value"] == pytest.approx(np.mean(each))
+            assert len(each) == 2
         assert {len(sample) for sample in results["samples"]} == {6}
         dictionary_ = results["systems"]["IBM Model 1, word by word"]
         assert dictionary_["bleu"]["value"] >= 0
@@ -107,7 +116,7 @@ def test_a_draw_scores_as_sacrebleu_scores_its_sentences(make):
 
 
 def test_paired_differences_are_of_the_same_draws():
-    systems = {"a": SYSTEM, "b": OTHER, "c": SYSTEM}
+    systems = {"a": [SYSTEM], "b": [OTHER], "c": [SYSTEM], "d": [SYSTEM, OTHER]}
     found = scores.compare(systems, WANTED, [("a", "b"), ("a", "c")], draws=50)
     for kind in ("bleu", "chrf"):
         a, b = (found["systems"][name][kind]["value"] for name in "ab")
@@ -115,8 +124,13 @@ def test_paired_differences_are_of_the_same_draws():
         assert pair["value"] == pytest.approx(a - b)
         assert pair["low"] <= pair["value"] <= pair["high"]
         assert found["differences"]["a - c"][kind]["error"] == 0
-    with pytest.raises(ValueError, match=r"4 references, but \{'a': 3\}"):
-        scores.compare({"a": SYSTEM[:3]}, WANTED)
+        two = found["systems"]["d"][kind]
+        assert two["by_seed"]["seeds"] == pytest.approx([a, b])
+        assert two["value"] == pytest.approx((a + b) / 2)
+        assert two["low"] <= two["value"] <= two["high"]
+    for seeds, has in ([[SYSTEM, SYSTEM[:3]], r"\[3\]"], [[], r"\[\]"]):
+        with pytest.raises(ValueError, match=rf"4 references, but 'a' has {has}"):
+            scores.compare({"a": seeds}, WANTED)
 
 
 def test_model_1_is_brown_and_others():

@@ -1,17 +1,16 @@
 """English to Spanish on Bible verses: a Transformer, and what costs no attention.
 
-    python -m experiments.translation.run
+    python -m experiments.translation.run [--seeds 1]
 
 Fetches the verses, learns a vocabulary, trains a small Transformer, translates the
 three books of the test split greedily and with four beams, and scores both beside a
 word-by-word dictionary (IBM Model 1) and the English as it is. Interrupted and run
 again, it goes on where it was. Everything is left in runs/translation (--workdir):
-report.html, report.json, results.jsonl, loss.svg, the run's folder.
+report.html, report.json, results.jsonl, loss.svg, the runs' folders.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
 import time
@@ -39,14 +38,20 @@ def word_by_word(spec: dict, sources: list[str]) -> tuple[list[str], int]:
     return [dictionary.translate(text, table) for text in sources], len(table)
 
 
-def write(root: pathlib.Path, run: pathlib.Path, results: dict, note: str):
+def write(root: pathlib.Path, runs: list[pathlib.Path], results: dict, note: str):
     """report.html, report.json and loss.svg."""
     numbers = [page.column(k, f"{n} [95 %]", ".1f") for k, n in NAMES.items()]
-    rows = [{"system": name, **one} for name, one in results["systems"].items()]
+    spread = [page.column(f"{k}_std", f"{n}, std", ".2f") for k, n in NAMES.items()]
+    rows = [
+        {"system": name, **one}
+        | {f"{k}_std": one[k]["by_seed"]["std"] for k in NAMES}
+        | {"seeds": len(one["bleu"]["by_seed"]["seeds"])}
+        for name, one in results["systems"].items()
+    ]
     signed = [page.column(k, f"{n} [95 %]", "+.1f") for k, n in NAMES.items()]
     differences = [{"systems": n, **one} for n, one in results["differences"].items()]
     loss = figures.curves(
-        {s: arms.curve([run], f"{s}/loss") for s in ("train", "validation")},
+        {s: arms.curve(runs, f"{s}/loss") for s in ("train", "validation")},
         "step",
         "loss (nats a token)",
     )
@@ -78,7 +83,7 @@ def write(root: pathlib.Path, run: pathlib.Path, results: dict, note: str):
         page.section(
             "Result",
             page.text(note),
-            page.table(rows, ["system", *numbers], "Test split"),
+            page.table(rows, ["system", *numbers, *spread, "seeds"], "Test split"),
             page.table(
                 differences,
                 ["systems", *signed],
@@ -109,37 +114,32 @@ NAMES = {"bleu": "BLEU", "chrf": "chrF"}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", default="runs/translation", type=pathlib.Path)
-    parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
-    given = parser.parse_args()
+    given = arms.parser(__doc__, "runs/translation").parse_args()
     root, began = given.workdir, time.monotonic()
     cli.cache()
     settings = config.load(CONFIG + ":tiny" * given.tiny)
 
-    arms.say("[1/4] texts, vocabulary and training")
+    arms.say(f"[1/4] texts, vocabulary and training, {given.seeds} seeds")
     facts = config.part("data", settings["data"])("train").facts
     for name in ("title", "origin", "licence"):
         arms.say(f"  {name}: {facts.get(name, facts['name'])}")
-    run = root / "transformer"
-    arms.fit(run, settings)
+    runs = arms.seeds(root, "transformer", settings, given.seeds)
 
     arms.say("[2/4] translation of the test split")
     said = {
-        name: arms.written(run, "test", beams=beams)
+        name: [arms.written(run, "test", beams=beams) for run in runs]
         for name, beams in ((BEAM1, 1), (BEAM4, 4))
     }
-    rows = said[BEAM1]
+    rows = said[BEAM1][0]
     sources, references = ([row[k] for row in rows] for k in ("source", "reference"))
     systems = {
-        name: [row["generated"] for row in said[name]] for name in (BEAM4, BEAM1)
+        name: [[row["generated"] for row in seed] for seed in said[name]]
+        for name in (BEAM4, BEAM1)
     }
 
     arms.say("[3/4] a dictionary by IBM Model 1")
-    systems[WORDS], size = word_by_word(settings["data"], sources)
-    systems[COPY] = sources
+    by_word, size = word_by_word(settings["data"], sources)
+    systems |= {WORDS: [by_word], COPY: [sources]}
 
     arms.say("[4/4] scores and report")
     results = scores.compare(systems, references, AGAINST)
@@ -149,7 +149,7 @@ def main() -> int:
         "dictionary": size,
         "samples": [
             {"id": str(rows[i]["id"]), "English": sources[i], "Spanish": references[i]}
-            | {name: texts[i] for name, texts in systems.items() if name != COPY}
+            | {name: seeds[0][i] for name, seeds in systems.items() if name != COPY}
             for i in range(step // 2, len(rows), step)
         ],
         "data": facts,
@@ -161,15 +161,16 @@ def main() -> int:
         f"{gain['value']:+.1f} [{gain['low']:+.1f}, {gain['high']:+.1f}] BLEU from "
         "the word-by-word dictionary."
     )
-    path = write(root, run, results, note)
-    arms.record_lines(
-        root,
-        [
-            {"model": name, "seeds": 1, "verses": len(rows), **one}
-            | {"signatures": results["signatures"]}
-            for name, one in (results["systems"] | results["differences"]).items()
-        ],
-    )
+    path = write(root, runs, results, note)
+    lines: list[dict] = [
+        {"model": name, "seeds": len(systems[name]), **one}
+        for name, one in results["systems"].items()
+    ]
+    lines += [
+        {"difference": name, **one} for name, one in results["differences"].items()
+    ]
+    lines.append({"verses": len(rows), "signatures": results["signatures"]})
+    arms.record_lines(root, lines)
     for name, one in results["systems"].items():
         shown = (
             f"{NAMES[k]} {x['value']:.1f} [{x['low']:.1f}, {x['high']:.1f}]"

@@ -4,7 +4,7 @@ Counts and scores are sacrebleu's (Post 2018); the resampling is the house's, so
 difference of two systems has an interval too (Koehn 2004).
 """
 
-# N sentences, K counts a sentence, R draws
+# S seeds, N sentences, K counts a sentence, R draws
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METRICS = {"bleu": BLEU, "chrf": CHRF}
 
 
 def compare(
-    systems: Mapping[str, Sequence[str]],
+    systems: Mapping[str, Sequence[Sequence[str]]],
     references: Sequence[str],
     against: Sequence[tuple[str, str]] = (),
     *,
@@ -28,15 +28,17 @@ def compare(
 ) -> dict[str, Any]:
     """Corpus scores (0 to 100) with 95 % percentile bootstrap intervals over sentences.
 
-    systems: name -> a text for each reference. Returns systems {name: {bleu, chrf}},
-    differences {'a - b': {bleu, chrf}} of the pairs `against`, and signatures, which
-    say how sacrebleu counted. Raises ValueError for unlike numbers of texts.
+    systems: name -> texts [S, N], a row a training seed. Each seed's texts are scored
+    as a corpus and the mean over seeds is taken, within a draw too. Returns systems
+    {name: {bleu, chrf}}, whose scores have `by_seed` (`bootstrap.spread`) beside the
+    interval, differences {'a - b': {bleu, chrf}} of the pairs `against`, and
+    signatures, which say how sacrebleu counted. Raises ValueError for unlike numbers of
+    texts.
     """
-    wrong = {
-        n: len(texts) for n, texts in systems.items() if len(texts) != len(references)
-    }
-    if wrong:
-        raise ValueError(f"{len(references)} references, but {wrong} texts")
+    for name, seeds in systems.items():
+        wrong = [len(texts) for texts in seeds if len(texts) != len(references)]
+        if wrong or not seeds:
+            raise ValueError(f"{len(references)} references, but {name!r} has {wrong}")
     found: dict[str, Any] = {
         "systems": {name: {} for name in systems},
         "differences": {f"{a} - {b}": {} for a, b in against},
@@ -44,17 +46,24 @@ def compare(
     }
     for kind, make in METRICS.items():
         metric = make()
-        counts = {n: count(metric, texts, references) for n, texts in systems.items()}
+        counts = {
+            name: np.stack([count(metric, texts, references) for texts in seeds])
+            for name, seeds in systems.items()
+        }
 
         def score(weights: np.ndarray, *own: np.ndarray, metric=metric) -> np.ndarray:
-            first, *rest = (corpus(metric, weights, one) for one in own)
+            first, *rest = (mean(metric, weights, one) for one in own)
             return first - rest[0] if rest else first
 
         options: dict[str, Any] = {"seed": 0, "draws": draws, "statistic": score}
+        flat = {name: np.concatenate(list(one)) for name, one in counts.items()}
+        alone = np.ones((1, len(references)))
         for name, one in counts.items():
-            found["systems"][name][kind] = bootstrap.interval(one, **options)
+            found["systems"][name][kind] = bootstrap.interval(flat[name], **options)
+            each = [corpus(metric, alone, own)[0] for own in one]
+            found["systems"][name][kind]["by_seed"] = bootstrap.spread(each)
         for a, b in against:
-            pair = bootstrap.interval(counts[a], counts[b], **options)
+            pair = bootstrap.interval(flat[a], flat[b], **options)
             found["differences"][f"{a} - {b}"][kind] = pair
         found["signatures"][kind] = str(metric.get_signature())
     return found
@@ -73,3 +82,10 @@ def corpus(metric: Any, weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
     totals = (weights @ counts.T).astype(np.int64).tolist()
     scores = [metric._compute_score_from_stats(row).score for row in totals]
     return np.array(scores)
+
+
+def mean(metric: Any, weights: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """[R]: `corpus` of each seed's counts, which are one on another [S * K, N]."""
+    kinds = len(count(metric, [""], [""]))
+    seeds = counts.reshape(-1, kinds, counts.shape[-1])
+    return np.mean([corpus(metric, weights, one) for one in seeds], axis=0)
