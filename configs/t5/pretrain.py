@@ -38,7 +38,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optim = dict(name="adamw", lr=2e-3, schedule="linear", warmup="5%")
     c.optim.clip = 1.0
     c.batch_size = 32
-    c.steps = "2 epochs"
+    c.steps = "10 epochs"
     c.accum = 1
     c.evaluate = dict(every="20%", splits=("validation",), metric="validation/loss")
     c.checkpoint = dict(every="500 steps", keep=1)
