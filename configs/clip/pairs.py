@@ -9,8 +9,8 @@
 with betas 0.9 and 0.98, eps 1e-6, weight decay 0.2, 2,000 steps of warm-up and a
 cosine; its 400 million pairs are not public), for images and texts of your own: 63.2 %
 zero-shot on ImageNet for B/32. 'emoji' is a small one of emoji and their names, whose
-evaluation is retrieval among those held out. Ours: for emoji, recall@10 of 0.25-0.26
-among 284 (experiments/emoji/README.md); the others are not run.
+evaluation is retrieval among those held out. Ours: for emoji, recall@10 of 0.245 and
+0.254 among 284 (experiments/emoji/README.md); the others are not run.
 ':tiny' needs neither network nor data.
 """
 
