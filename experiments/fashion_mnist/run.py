@@ -24,8 +24,10 @@ NETS = {
     "resnet-wide-6": "configs/resnet/fashion_mnist.py:wide-6",
     "resnet-wide-6-muon": "configs/resnet/fashion_mnist.py:wide-6-muon",
     "resnet-20": "configs/resnet/fashion_mnist.py:20",
+    "resnet-20-muon": "configs/resnet/fashion_mnist.py:20-muon",
     "inception": "configs/inception/fashion_mnist.py",
     "vit-small": "configs/vit/fashion_mnist.py:small",
+    "vit": "configs/vit/fashion_mnist.py",
 }
 
 
