@@ -32,17 +32,16 @@ def get_config(arg: str = "") -> ConfigDict:
     c.inputs.source = "question: {text} passage: {text2}"
     c.inputs.target = "{label}"
     c.model.dropout = 0.1
-    c.optim = dict(name="adamw", lr=5e-4, schedule="linear", warmup="10%")
-    c.optim.weight_decay = 0.01
+    c.optim = dict(name="adafactor", lr=3e-3, schedule="linear", warmup="10%")
     c.optim.clip = 1.0
     if arg == "tiny":
         c.data = dict(name="synthetic_text", size=64)
         c.inputs.length, c.inputs.target_length = 32, 8
         c.inputs.source = "mood: {text}"
     else:
-        c.batch_size, c.steps = 32, "1 epoch"
+        c.batch_size, c.steps = 32, "6 epochs"
         c.evaluate = dict(every="0.5 epochs", splits=("validation",), patience=None)
-        c.evaluate.metric = "validation/loss"
+        c.evaluate.update(dict(metric="validation/accuracy", higher=True))
         c.init_from = dict(path="runs/t5", missing=None, skip=None)
     if arg == "scratch":
         c.init_from = None
