@@ -148,6 +148,20 @@ def test_a_long_context_becomes_windows_that_overlap():
     assert covered == {i for i, c in enumerate(context) if c != " "}
 
 
+def test_an_answer_is_in_a_window_where_all_its_pieces_are():
+    words = words_of("questions")
+    good = {"question": "what ?", "context": "the lamp waits .", "id": 8}
+    bare = question_rows([{**good, "answers": [["lamp", 4]]}], words)[0]
+    assert bare["start"] > 0
+    for answer in (" lamp", "lamp ", " lamp "):
+        at = good["context"].index(answer)
+        row = question_rows([{**good, "answers": [[answer, at]]}], words)[0]
+        assert (row["start"], row["end"]) == (bare["start"], bare["end"])
+    squad = {"text": ["lamp"], "answer_start": [4]}
+    with pytest.raises(ValueError, match=r"row 8: `answers` must be pairs of a text"):
+        question_rows([{**good, "answers": squad}], words)
+
+
 def question_rows(rows, words, tmp=None, **fields):
     import pathlib
     import tempfile

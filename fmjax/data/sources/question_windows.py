@@ -52,7 +52,7 @@ def load(
         encode(tokenizer, row, "context")
         pieces = tokenizer.encode(row["context"], add_special_tokens=False)
         answers = _answers(row)
-        room = length - len(asked) - 3
+        room, whole = length - len(asked) - 3, _whole(pieces, answers)
         for first in range(0, len(pieces.ids), stride):
             rows.append(
                 {
@@ -60,7 +60,7 @@ def load(
                     "id": row.get("id", number),
                     "context": row["context"],
                     "answers": [text for text, _ in answers],
-                    **_window(asked, pieces, first, room, length, special, answers),
+                    **_window(asked, pieces, first, room, length, special, whole),
                 }
             )
             if first + room >= len(pieces.ids):
@@ -83,7 +83,13 @@ def _answers(row: Row) -> list[tuple[str, int]]:
     listed = row.get("answers")
     if listed is None:
         listed = [] if row.get("answer") is None else [(row["answer"], row["start"])]
-    found = [(str(text), int(start)) for text, start in listed]
+    try:
+        found = [(str(text), int(start)) for text, start in listed]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"row {row.get('id', '(no id)')}: `answers` must be pairs of a text and "
+            f"its first character in the context, [['a lamp', 7]]; not {listed!r:.80}"
+        ) from error
     for text, start in found:
         if not text or row["context"][start : start + len(text)] != text:
             raise ValueError(
@@ -93,6 +99,16 @@ def _answers(row: Row) -> list[tuple[str, int]]:
     return found
 
 
+def _whole(pieces: Any, answers: list[tuple[str, int]]) -> tuple[int, int] | None:
+    """The first and the last piece of the first answer; spaces around it have none."""
+    if not answers:
+        return None
+    text, at = answers[0]
+    spans = enumerate(pieces.offsets)
+    inside = [i for i, (a, b) in spans if a < at + len(text) and b > at]
+    return (inside[0], inside[-1]) if inside else None
+
+
 def _window(
     asked: list[int],
     pieces: Any,
@@ -100,7 +116,7 @@ def _window(
     room: int,
     length: int,
     special: list[int],
-    answers: list[tuple[str, int]],
+    whole: tuple[int, int] | None,
 ) -> Row:
     cls, sep, pad = special
     ids, spans = pieces.ids[first : first + room], pieces.offsets[first : first + room]
@@ -113,16 +129,8 @@ def _window(
     offsets = np.zeros((length, 2), np.int32)
     offsets[before : before + len(ids)] = spans
     start = end = 0
-    if answers:
-        text, at = answers[0]
-        inside = [i for i, (a, b) in enumerate(spans) if a < at + len(text) and b > at]
-        # The whole answer is in the window where its first and last letters are.
-        if (
-            inside
-            and spans[inside[0]][0] <= at
-            and spans[inside[-1]][1] >= at + len(text)
-        ):
-            start, end = before + inside[0], before + inside[-1]
+    if whole and first <= whole[0] and whole[1] < first + len(ids):
+        start, end = before + whole[0] - first, before + whole[1] - first
     return {
         "tokens": tokens,
         "types": types,
