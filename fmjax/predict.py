@@ -20,18 +20,31 @@ from fmjax import cli, config, evaluate
 from fmjax import workdir as workdirs
 from fmjax.data.images import decode
 
+# What a row has one of: a text or two, a sentence's words, the first text of a pair.
+TEXTS = ("text", "words", "first")
+ANSWERS = ("label", "tags", "score")  # which are not read
+
 
 def predict(workdir: str | pathlib.Path, rows: Sequence[dict[str, Any]]) -> list[dict]:
     """For each row (`text`, `text2`, `image` as the inputs need) what the run says.
 
     A classifier says {'label': name, 'probability': float, 'probabilities': {name:
-    float}}. Raises ConfigError where there is no run or no row, and whatever the
-    inputs raise for a row that they can't take.
+    float}}. Raises ConfigError where there is no run or no row, or rows lack what the
+    inputs read, and whatever the inputs raise for a row that they can't take.
     """
     if not rows:
         raise config.ConfigError("nothing to predict: no sentence, file or line given")
     run = workdirs.open_run(workdir)
-    data = run.batches([{k: v for k, v in row.items() if k != "label"} for row in rows])
+    rows = [{k: v for k, v in row.items() if k not in ANSWERS} for row in rows]
+    try:
+        run.parts.inputs(rows[0], None)
+    except KeyError as error:
+        raise config.ConfigError(
+            f"{workdir}: inputs.name={run.settings['inputs']['name']!r} reads {error} "
+            f"of a row, which has {', '.join(rows[0])}: it is made for rows of "
+            f"data.name={run.settings['data']['name']!r}, which `fmjax evaluate` reads"
+        ) from error
+    data = run.batches(rows)
     params, extras = run.weights(data.example(0))
     arrays, _ = evaluate.predictions(run, data, params, extras)
     return [
@@ -57,15 +70,18 @@ def named(classes: Sequence[str], arrays: dict[str, np.ndarray]) -> dict[str, An
 
 
 def read_lines(
-    lines: Iterable[str], name: str, needed: str | None = "text"
+    lines: Iterable[str], name: str, needed: Sequence[str] = TEXTS
 ) -> Iterator[dict[str, Any]]:
-    """Rows from text lines: a JSON object with the text `needed`, or the line itself.
+    """Rows from text lines: a JSON object, or the line itself as a text.
 
-    Raises ConfigError naming the file and the line, of one that is not UTF-8 too.
+    needed: fields of which an object has one at least, not empty; none: any will do.
+    A byte order mark is passed over. Raises ConfigError naming the file and the line,
+    of one that is not UTF-8 too.
     """
     number = 0
     try:
         for number, line in enumerate(lines, 1):
+            line = line.removeprefix("\ufeff") if number == 1 else line
             row = _row(line.strip(), f"{name}:{number}", needed)
             if row is not None:
                 yield row
@@ -76,16 +92,20 @@ def read_lines(
         ) from error
 
 
-def _row(line: str, where: str, needed: str | None) -> dict[str, Any] | None:
+def _row(line: str, where: str, needed: Sequence[str]) -> dict[str, Any] | None:
     if not line.startswith("{"):
         return {"text": line} if line else None
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise config.ConfigError(f"{where}: not JSON: {error}") from error
-    if needed and not isinstance(row.get(needed), str):
+    if needed and not any(_said(row.get(field)) for field in needed):
         raise config.ConfigError(f"{where}: no text in {sorted(row)}")
     return row
+
+
+def _said(value: Any) -> bool:
+    return bool(value.strip()) if isinstance(value, str) else isinstance(value, list)
 
 
 def read_image(path: str, shape: Sequence[int], resize: bool = True) -> dict[str, Any]:
@@ -125,7 +145,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows += [read_image(path, shape, resize=own) for path in given.image]
     if not (given.text or given.input or given.image):
         rows += read_lines(sys.stdin, "standard input")
-    for row, said in zip(rows, predict(given.workdir, rows), strict=True):
+    try:
+        found = predict(given.workdir, rows)
+    except ValueError as error:
+        raise config.ConfigError(str(error)) from error
+    for row, said in zip(rows, found, strict=True):
         shown = {k: v for k, v in row.items() if isinstance(v, str | int | float)}
         print(json.dumps(shown | said, ensure_ascii=False))
     return 0

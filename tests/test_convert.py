@@ -145,7 +145,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_other_heads_have_inputs_and_an_objective(name, tmp_path):
+def test_other_heads_have_inputs_and_an_objective(name, tmp_path, capsys):
     head, row, said = HEADS[name]
     report = convert.load(public(tmp_path / "public", name), tmp_path / "run")
     run = workdirs.open_run(tmp_path / "run")
@@ -153,6 +153,15 @@ def test_other_heads_have_inputs_and_an_objective(name, tmp_path):
     if row:
         assert list(report.unused) == ["pooler.dense.bias", "pooler.dense.weight"]
         assert set(predict.predict(tmp_path / "run", [row])[0]) == {said}
+        lines = tmp_path / "rows.jsonl"
+        lines.write_text(json.dumps(row | {"score": 4}) + "\n")
+        words = ["--workdir", str(tmp_path / "run"), "--input", str(lines)]
+        assert predict.main(words) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        assert set(json.loads(line)) == {*row, "score", said}
+        lines.write_text('{"first": "a"}\n')
+        with pytest.raises(config.ConfigError, match="`second` is missing; it must"):
+            predict.main(words)
 
 
 def test_a_config_gives_objective_data_and_inputs(tmp_path):
