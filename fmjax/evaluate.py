@@ -83,6 +83,7 @@ def evaluate(
         objective = config.find("objective", run.settings["objective"]["name"])
         metrics = getattr(objective, "METRICS", ())
     compiled = step.measurer(run.apply, run.parts.objective)
+    needed = set().union(*map(_needed, metrics))
     results: dict[str, dict[str, Any]] = {}
     for split in splits:
         source = run.parts.data(split)
@@ -94,7 +95,6 @@ def evaluate(
             known: dict[str, Any] = {**said, **given, "classes": run.classes}
             known |= {"labels": given["label"]} if "label" in given else {}
             known |= {"facts": source.facts, "rows": source.rows}
-            needed = set().union(*map(_needed, metrics))
             if "prompts" in needed:
                 known["prompts"] = prompts.classes(run, params, extras)
             if any(name.startswith("train_") for name in needed):

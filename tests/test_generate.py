@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from fmjax import cli, config, convert, generate, predict
+from fmjax import cli, config, convert, evaluate, generate, predict
 from fmjax import workdir as workdirs
 from tests.runs import run, tiny
 
@@ -67,6 +67,8 @@ def test_samples_differ_and_are_the_seed_s(trained):
     assert len({one["generated"] for one in found}) == 3
     assert found == generate.generate(trained("gpt"), rows, seed=1, **options)
     assert found != generate.generate(trained("gpt"), rows, seed=2, **options)
+    one = generate.generate(trained("gpt"), rows, seed=1, batch_size=1, **options)
+    assert [a["generated"] for a in one] == [b["generated"] for b in found]
 
 
 def test_a_text_is_cut_before_a_stop(trained):
@@ -93,6 +95,47 @@ def test_sources_are_answered_and_a_split_is_measured(trained, capsys):
     assert generate.main([*words[:2], "--length", "6", "--beams", "2", *texts]) == 0
     again = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [a["generated"] for a in again] == [r["generated"] for r in rows]
+    # A row's own target is not read, whatever it is.
+    given = [{"source": text, "target": "", "id": 1} for text in texts]
+    options = dict(length=6, beams=2)
+    assert generate.generate(workdir, given, **options) == [
+        {k: row[k] for k in ("generated", "tokens", "score")} for row in rows
+    ]
+
+
+def test_a_metric_that_is_none_is_refused_before_texts_are_written(trained):
+    with pytest.raises(config.ConfigError, match="no metrics named 'translaton'"):
+        generate.split(trained("translation"), "validation", metrics=["translaton"])
+    assert not (trained("translation") / "generated" / "validation.jsonl").exists()
+    with pytest.raises(config.ConfigError, match="no metrics named 'perplexity'"):
+        evaluate.evaluate(trained("translation"), splits=["no"], metrics=["perplexity"])
+
+
+def test_flags_that_would_be_passed_over_are_refused(trained):
+    words = ["--workdir", str(trained("translation"))]
+    with pytest.raises(config.ConfigError, match="leave prompts, --input and"):
+        generate.main([*words, "--split", "test", "a lamp"])
+    with pytest.raises(config.ConfigError, match="--metrics and --limit are of"):
+        generate.main([*words, "--metrics", "translation", "a lamp"])
+    with pytest.raises(config.ConfigError, match="--without is of --checkpoint"):
+        generate.main([*words, "--without", "min_length", "a lamp"])
+    with pytest.raises(config.ConfigError, match="batch_size is 0: 1 row or more"):
+        generate.main([*words, "--batch-size", "0", "a lamp"])
+
+
+def test_the_row_that_will_not_do_is_named(trained):
+    rows = [{"text": "a"}, {"text": "the great " * 200}]
+    with pytest.raises(ValueError, match=r"text 2 of 2 has \d+ tokens, but there is"):
+        generate.generate(trained("gpt"), rows, length=3, batch_size=1)
+    with pytest.raises(ValueError, match="row 7 has no `text`, only id, prompt"):
+        generate.generate(trained("gpt"), [{"id": 7, "prompt": "a"}], length=3)
+    with pytest.raises(ValueError, match="`text` is 0; it must be a text"):
+        generate.generate(trained("gpt"), [{"text": 0}], length=3)
+
+
+def test_what_reads_no_texts_can_not_predict_of_them(trained):
+    with pytest.raises(config.ConfigError, match=r"'next_token' reads 'tokens' of a"):
+        predict.predict(trained("gpt"), [{"text": "a"}])
 
 
 def test_span_corruption_fills_what_sentinels_hide(trained):
@@ -167,6 +210,12 @@ def test_a_decoder_s_checkpoint_goes_on_from_prompts(checkpoint, trained):
         for seed in (1, 1, 2)
     ]
     assert sampled[0] == sampled[1] != sampled[2]
+    # A prompt longer than the checkpoint's maximum, and a length that is given.
+    settle(folder, eos_token_id=end, max_length=2)
+    with pytest.raises(ValueError, match="max_length 2 leaves no room after"):
+        generate.generate(None, rows, checkpoint=folder)
+    long = generate.generate(None, rows, checkpoint=folder, length=5)
+    assert [a["generated"] for a in long] == [b["generated"] for b in run]
     settle(folder, eos_token_id=end, no_repeat_ngram_size=2)
     with pytest.raises(ValueError, match="no_repeat_ngram_size = 2"):
         generate.generate(None, rows, checkpoint=folder)
@@ -191,7 +240,11 @@ def test_bad_texts_are_told(checkpoint, trained, tmp_path):
             generate.generate(**given, rows=[{"text": "a \ud800"}], length=3)
     # An empty object is an empty prompt, an empty line is nothing.
     lines = ["{}", "", "a"]
-    assert [*predict.read_lines(lines, "in", needed=None)] == [{}, {"text": "a"}]
+    assert [*predict.read_lines(lines, "in", needed=())] == [{}, {"text": "a"}]
+    marked = tmp_path / "marked.jsonl"
+    marked.write_text('{"text": "a", "id": 3}\n', "utf-8-sig")
+    with open(marked, encoding="utf-8") as file:
+        assert [*predict.read_lines(file, "in")] == [{"text": "a", "id": 3}]
     latin = tmp_path / "latin.txt"
     latin.write_bytes("one\ncaf\xe9\n".encode("latin-1"))
     with pytest.raises(config.ConfigError, match=r"latin\.txt: not UTF-8"):
