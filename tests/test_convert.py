@@ -160,7 +160,7 @@ def test_other_heads_have_inputs_and_an_objective(name, tmp_path, capsys):
         (line,) = capsys.readouterr().out.splitlines()
         assert set(json.loads(line)) == {*row, "score", said}
         lines.write_text('{"first": "a"}\n')
-        with pytest.raises(config.ConfigError, match="`second` is missing; it must"):
+        with pytest.raises(config.ConfigError, match="`second` is None; it must"):
             predict.main(words)
 
 

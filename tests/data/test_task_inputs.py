@@ -114,6 +114,8 @@ def test_pairs_and_their_scores():
     assert second == words.encode("the old lamp").ids
     with pytest.raises(ValueError, match=r"score 0 is not from 1 to 5; set inputs.low"):
         make({"first": "a", "second": "b", "score": 0})
+    with pytest.raises(ValueError, match="row 5: `second` is ''; it must be a text"):
+        make({"id": 5, "first": "a", "second": ""})
 
 
 def test_a_long_context_becomes_windows_that_overlap():

@@ -27,6 +27,12 @@ def make(
     def inputs(row: Row, rng: np.random.Generator | None = None) -> dict[str, Any]:
         del rng
         number = row.get("id", "(no id)")
+        for name in ("first", "second"):
+            if not isinstance(row.get(name), str) or not row[name].strip():
+                raise ValueError(
+                    f"row {number}: `{name}` is {row.get(name)!r:.80}; it must be a "
+                    "text with at least one character, as the other of the pair"
+                )
         sides = [
             one({"id": number, "text": row.get(name)}, None)
             for name in ("first", "second")
