@@ -78,7 +78,7 @@ def plan(
         )
     if how not in ("jit", "pmap"):
         raise ConfigError(f"parallel.how={how!r}; {suggest(str(how), ('jit', 'pmap'))}")
-    sharding.check(params, [name for name, _ in mesh])
+    sharding.check(params, mesh)
     made = Plan(sharding.mesh(mesh, found[:count], slices), how, params)
     if how == "pmap" and (params != "replicate" or len(mesh) > 1 or not made.cut):
         raise ConfigError(

@@ -107,18 +107,34 @@ def mesh(axes: Sequence[tuple[str, int]], devices: Sequence, slices: int = 1) ->
         )
     if isinstance(devices[0], int):
         return AbstractMesh(tuple(sizes), tuple(names), axis_types=types)
-    if len(there) == 1:
-        if slices > 1:
-            return Mesh(np.asarray(devices).reshape(sizes), names, axis_types=types)
-        return jax.make_mesh(sizes, names, axis_types=types, devices=devices)
+    if len(there) == 1 and slices > 1:
+        return Mesh(np.asarray(devices).reshape(sizes), names, axis_types=types)
     within = (sizes[0] // slices, *sizes[1:])
     between = (slices, *[1] * (len(sizes) - 1))
-    made = mesh_utils.create_hybrid_device_mesh(within, between, devices)
+    try:
+        if len(there) == 1:
+            return jax.make_mesh(sizes, names, axis_types=types, devices=devices)
+        made = mesh_utils.create_hybrid_device_mesh(within, between, devices)
+    except (NotImplementedError, AssertionError) as error:  # a TPU's links are a torus
+        why = str(error).split(". ")[0][:200]
+        raise ConfigError(
+            f"parallel.mesh={tuple(axes)} can't be laid over these {count} devices: "
+            f"each axis takes up whole sides of the slice. jax says: {why}"
+        ) from error
     return Mesh(made, names, axis_types=types)
 
 
-def check(rules: Rules, names: Sequence[str]) -> None:
-    """Raises ConfigError for a preset that is unknown, or whose axis is not there."""
+def check(rules: Rules, axes: Sequence[tuple[str, int]]) -> None:
+    """Raises ConfigError for a mesh that is none, for a preset that is unknown, and
+    for one whose axis is not there.
+    """
+    pairs = [axis for axis in axes if isinstance(axis, tuple | list) and len(axis) == 2]
+    names = [str(name) for name, _ in pairs]
+    if not 0 < len(axes) == len(pairs) == len(set(names)):
+        raise ConfigError(
+            f"parallel.mesh={axes!r}: (axis, size) pairs with names of their own are "
+            "needed, as (('data', -1),) or (('data', -1), ('model', 4))"
+        )
     if not isinstance(rules, str):
         return
     if rules not in PRESETS:

@@ -68,6 +68,11 @@ class TestPlan:
             ({"mesh": (("data", -1), ("model", -1))}, "one of them may be -1"),
             ({"mesh": (("data", 0),)}, "does not fit 8 devices"),
             ({"mesh": (("data", -1), ("model", -2))}, "does not fit 8 devices"),
+            ({"mesh": ("data", -1)}, "(axis, size) pairs with names of their own"),
+            ({"mesh": "data"}, "as (('data', -1),) or (('data', -1), ('model', 4))"),
+            ({"mesh": (("data",),)}, "(axis, size) pairs"),
+            ({"mesh": (("data", 2), ("data", 4))}, "with names of their own"),
+            ({"mesh": (), "devices": 1}, "(axis, size) pairs"),
             ({"how": "pjit"}, "parallel.how='pjit'; did you mean 'jit'?"),
             ({"params": "fdsp"}, "parallel.params='fdsp'; did you mean 'fsdp'?"),
             ({"how": "pmap", "params": "fsdp"}, "set parallel.params=replicate"),
@@ -78,6 +83,15 @@ class TestPlan:
     def test_refuses(self, fields, message):
         with pytest.raises(ConfigError, match=re.escape(message)):
             parallel.plan(**fields)
+
+    def test_a_mesh_that_a_slice_has_no_sides_for(self, monkeypatch):
+        def torus(*args, **kwargs):
+            raise NotImplementedError("Failed to find assignment for axis 1. The size")
+
+        monkeypatch.setattr(jax, "make_mesh", torus)
+        said = re.escape("can't be laid over these 8 devices: each axis takes up whole")
+        with pytest.raises(ConfigError, match=rf"{said}.*for axis 1$"):
+            parallel.plan(mesh=TWO)
 
     @pytest.mark.parametrize(
         ("processes", "process"), [(0, -1), (2, -1), (2, 2), (-1, 0)]
