@@ -30,7 +30,7 @@ from typing import Any
 import jax
 
 from fmjax import cli, config, parallel, train
-from fmjax.costs import account, chips, flops, hlo, memory, stand_in
+from fmjax.costs import account, chips, hlo, memory, stand_in
 from fmjax.costs.collectives import axes_of
 
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "": 1}
@@ -95,7 +95,7 @@ def measure(
         "devices": plan.mesh.size,
         "batch_size": settings["batch_size"],
         "parameters": account.count(setup.state.params),
-        "model_flops": flops.count(account.plain(setup), setup.state, batch),
+        "model_flops": account.model_flops(setup),
         "state_bytes": sum(memory.local(x) for x in leaves if not memory.away(x)),
         "host_bytes": sum(memory.local(x) for x in leaves if memory.away(x)),
         "largest_arrays": memory.largest(setup.state, top),
@@ -112,7 +112,7 @@ def measure(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         found["compile_seconds"] = time.monotonic() - began
-        held = memory.values(setup.step, (setup.state, batch), top)
+        held = memory.values(setup.step, (setup.state, setup.sample), top)
         return found | exhausted(str(error)) | {"largest_values": held}
     found["compile_seconds"] = time.monotonic() - began
     room = compiled.memory_analysis()
@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config.bind("config", train.train, settings)
     if given.data == "stand-in":
         settings = stand_in.settings(settings)
-    if given.slices > 1:
+    if given.slices != 1:
         settings["parallel"] = (settings["parallel"] or {}) | {"slices": given.slices}
     # What a compilation costs is not told by a program that was kept.
     jax.config.update("jax_enable_compilation_cache", False)

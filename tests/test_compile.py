@@ -78,6 +78,23 @@ def test_of_devices_that_are_nowhere(tmp_path, capsys, kept_cache):
         compile.main(["--config", paper, "--devices", "512"])
 
 
+def test_what_a_model_costs_whatever_surrounds_it():
+    """pmap's batches have a dimension more; a transform's net is inside of it."""
+    lora = {"transforms": {"lora": {"rank": 2}}}
+    for around in ({}, lora):
+        given = runs.tiny(GPT) | around | {"evaluate": None}
+        count = lambda **more: compile.measure(given | more, 8)["model_flops"]  # noqa: E731, B023
+        plain = count()
+        assert count(parallel={"how": "pmap"}) == plain
+        assert count(model=given["model"] | {"remat": "full"}) == plain
+
+
+def test_no_slices_are_refused(kept_cache):
+    words = ["--config", f"{runs.ROOT}/{GPT}:tiny", "--devices", "8", "--slices", "0"]
+    with pytest.raises(ConfigError, match=r"parallel\.slices=0"):
+        compile.main(words)
+
+
 def test_without_a_tpu_compiler_it_says_what_to_install(monkeypatch):
     def missing(**fields):
         raise RuntimeError("JAX TPU support not installed; cannot generate topology.")

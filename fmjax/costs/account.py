@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -17,6 +18,7 @@ from rich.table import Table
 from fmjax import offload, parallel
 from fmjax.costs import chips, flops
 from fmjax.step import pure
+from fmjax.transforms import Transformed
 from fmjax.trees import paths
 
 
@@ -139,9 +141,16 @@ def compiling(setup: Any) -> tuple[Any, dict[str, float]]:
     found = cost(compiled) | {"compile_seconds": time.monotonic() - began}
     chip = chips.CHIPS.get(setup.plan.mesh.devices.flat[0].device_kind)
     if chip:
-        found["model_flops"] = flops.count(plain(setup), setup.state, batch)
+        found["model_flops"] = model_flops(setup)
         found["peak_flops"] = chip.flops * setup.plan.mesh.size
     return compiled, found
+
+
+def model_flops(setup: Any) -> int:
+    """Operations of a step of all devices, without those that are done twice."""
+    # Also under pmap, whose batches have a dimension more, the step is of whole rows.
+    batch = parallel.like_batch(setup.sample, setup.plan._replace(how="jit"))
+    return flops.count(plain(setup), setup.state, batch)
 
 
 def plain(setup: Any) -> Callable:
@@ -150,9 +159,18 @@ def plain(setup: Any) -> Callable:
     if setup.plan.offload:
         places = jax.tree.map(lambda x: x.sharding, setup.state)
         bare = functools.partial(offload.around(bare, places))
+    kept = _keeping(net)
+    return bare if kept is net else functools.partial(bare, apply=pure(kept))
+
+
+def _keeping(net: Any) -> Any:
+    """The net that keeps all that it computes for the way back."""
+    if isinstance(net, Transformed):
+        kept = _keeping(net.net)
+        return net if kept is net.net else dataclasses.replace(net, net=kept)
     if getattr(net, "remat", None) is None or not hasattr(net, "clone"):
-        return bare
-    return functools.partial(bare, apply=pure(net.clone(remat=None)))
+        return net
+    return net.clone(remat=None)
 
 
 def dry_run(setup: Any, batch_size: int) -> dict[str, Any]:
