@@ -43,7 +43,7 @@ def words(settings: Mapping[str, Any], setup: Any, error: str, top: int = 3) -> 
     flag = lambda key, value: f"--config.{key}={json.dumps(value)}"  # noqa: E731
     changes = [
         f"{what} ({' '.join(flag(*one) for one in change.items())})"
-        for what, change in remedies(settings)
+        for what, change in remedies(settings, setup.plan.mesh.size)
     ]
     return (
         f"a device is out of memory: {error.splitlines()[0]}\n"
@@ -110,13 +110,18 @@ def values(function: Callable, args: Sequence[Any], top: int) -> list[dict[str, 
     return sorted(found.values(), key=lambda row: -row["bytes"])[:top]
 
 
-def remedies(settings: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
-    """Changes that make a step smaller, the cheapest first: (in words, overrides)."""
+def remedies(
+    settings: Mapping[str, Any], devices: int | None = None
+) -> list[tuple[str, dict[str, str]]]:
+    """Changes that make a step smaller, the cheapest first: (in words, overrides).
+
+    devices: nothing is cut over one, nor in 4 over what 4 does not divide; None: many.
+    """
     model, laid = settings["model"], settings.get("parallel") or {}
     fields = config.fields(config.find("model", model["name"]).Model)
     sized = config.find("model", model["name"]).SIZES.get(model.get("size"), {}) | model
     found = []
-    if laid.get("params", "replicate") == "replicate":
+    if laid.get("params", "replicate") == "replicate" and devices != 1:
         found.append(("parameters cut", {"parallel.params": "fsdp"}))
     if "dtype" in fields and sized.get("dtype", "float32") == "float32":
         found.append(("computed in bfloat16", {"model.dtype": "bfloat16"}))
@@ -127,9 +132,11 @@ def remedies(settings: Mapping[str, Any]) -> list[tuple[str, dict[str, str]]]:
     accum, size = settings.get("accum", 1), settings["batch_size"]
     found.append((f"{2 * accum} microbatches", {"accum": str(2 * accum)}))
     found.append((f"{8 * accum} microbatches", {"accum": str(8 * accum)}))
-    if "tensor" not in str(laid.get("params")) and "heads" in fields:
+    tensor = "tensor" in str(laid.get("params")) or (devices or 4) % 4
+    if not tensor and "heads" in fields:
         cut = {"parallel.params": "fsdp+tensor"}
         cut["parallel.mesh"] = "(('data', -1), ('model', 4))"
         found.append(("tensor parallelism of 4", cut))
-    found.append((f"a batch of {size // 8}", {"batch_size": str(size // 8)}))
+    if size >= 8:
+        found.append((f"a batch of {size // 8}", {"batch_size": str(size // 8)}))
     return found
