@@ -228,24 +228,24 @@ def train(
     and where the workdir holds a run of other settings.
     """
     settings = {k: v for k, v in locals().items() if k not in OWN}
-    workdir, setup = pathlib.Path(workdir), prepare(settings)
+    clock, workdir = clocks.Clock(workdir), pathlib.Path(workdir)
+    setup = prepare(settings)
     if dry_run:
         return account.dry_run(setup, batch_size)
-    clock, tracing = clocks.Clock(workdir), trace.tracing
     with (
-        tracing(workdir, profile, setup.each["all"]) as look,
+        trace.tracing(workdir, profile, setup.each["all"]) as look,
         lock.held(workdir),
         watchdog.watching(workdir, setup.guard) as alive,
         memory.explained(settings, setup),
     ):
         if result := workdirs.claim(workdir, settings, setup.parts):
             return result
+        clock.mark("start")
         made = account.compiling(setup)
         clock.mark("compile")
-        calls = (alive, look, clock)
         while True:
             try:
-                return run(workdir, settings, setup, stop_at, *calls, *made)
+                return run(workdir, settings, setup, stop_at, alive, look, clock, *made)
             except guards.Rollback as back:
                 resume.go_back(workdir, setup, back.step)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,16 +37,28 @@ def tracing(
 
     It goes to workdir/profile: `xprof --logdir` shows it, and ui.perfetto.dev the
     perfetto_trace.json.gz in it. asked: as in `span`; None: nothing is done. A run that
-    ends, or goes on, within the span has that part of it.
+    ends, or goes on, within the span has that part of it; one that goes on past it says
+    that it has none. Each of several processes has a folder of its own in it: of two
+    processes' traces in one folder jax makes no perfetto_trace.json.gz, but an error.
     """
     if asked is None:
         yield lambda step, state: None
         return
     first, last = span(asked, total)
-    folder, on = pathlib.Path(workdir) / "profile", False
+    folder = pathlib.Path(workdir) / "profile"
+    if jax.process_count() > 1:
+        folder /= f"process-{jax.process_index()}"
+    on: bool | None = None
 
     def look(step: int, state: Any) -> None:
         nonlocal on
+        if on is None and step >= last:
+            print(
+                f"fmjax: nothing is traced by --profile {asked}: the run goes on from "
+                f"step {step}",
+                file=sys.stderr,
+            )
+        on = bool(on)
         if on and step >= last:
             jax.block_until_ready(state)
             jax.profiler.stop_trace()
