@@ -110,7 +110,7 @@ def run(main: Callable[[], int]) -> None:
     except Exception:
         traceback.print_exc()
         code = 1
-    if "--coordinator" in sys.argv:
+    if importlib.import_module("jax").distributed.is_initialized():
         # Threads that wait for the other processes would keep this one from ending.
         sys.stderr.flush()
         os._exit(code)

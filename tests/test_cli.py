@@ -107,6 +107,19 @@ class TestExitCodes:
         assert exit_.value.code == 1
         assert "Traceback" in capsys.readouterr().err
 
+    def test_one_of_several_processes_ends_at_once(self, monkeypatch):
+        """However it has joined them: at exit jax would wait for the others."""
+        ended = []
+        monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+        monkeypatch.setattr(cli.os, "_exit", ended.append)
+
+        def main():
+            raise ConfigError("set optim.lr")
+
+        with pytest.raises(SystemExit):
+            cli.run(main)
+        assert ended == [2]
+
     def test_a_run_needs_a_workdir(self, capsys):
         with pytest.raises(SystemExit) as exit_:
             train.main(["--config", "configs/cnn/mnist.py:tiny"])
