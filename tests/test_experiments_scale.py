@@ -3,9 +3,11 @@
 import json
 import math
 import pathlib
+import re
 import sys
 
 import pytest
+import yaml
 
 from experiments.scale import run
 from fmjax import cli, config, parallel, train
@@ -31,6 +33,21 @@ def test_rows_are_settings_that_fit_their_slices(monkeypatch, part, row):
         parallel.check_batch(settings["batch_size"], plan, settings["accum"])
     counts = [chips(topology) for topology in row.topologies]
     assert counts == sorted(counts)[::-1], "the largest slice is tried first"
+
+
+def test_launchers_use_every_gpu_and_name_every_pod():
+    page = (run.ROOT / "README.md").read_text("utf-8")
+    # jax gives a process that SLURM began one GPU, whatever the node has.
+    asked = re.search(r"--ntasks-per-node=(\d+) --gpus-per-node=(\d+)", page)
+    assert asked[1] == asked[2]
+    written = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)[1]
+    service, job = yaml.safe_load_all(written)
+    name, pod = job["metadata"]["name"], job["spec"]["template"]["spec"]
+    assert service["spec"] == {"clusterIP": "None", "selector": {"job-name": name}}
+    assert pod["subdomain"] == service["metadata"]["name"]
+    (words,) = pod["containers"][0]["args"]
+    assert f"--coordinator {name}-0.{pod['subdomain']}:" in words
+    assert f"--processes {job['spec']['completions']} " in words
 
 
 def test_names_are_told_apart():
