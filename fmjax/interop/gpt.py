@@ -29,6 +29,14 @@ DEFAULTS: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 
+# Second names that transformers takes for keys (GPT2Config's attribute_map).
+ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
+
 # Each would change the mathematics; only these values are what `models/gpt.py` does.
 REQUIRED: dict[str, tuple[Any, ...]] = {
     "scale_attn_weights": (True,),
@@ -63,7 +71,7 @@ def fields(
     """Fields of `models.gpt.Model` for a config.json, checked as hostile input."""
     settings.headless(head, classes)
     settings.require(config, REQUIRED)
-    c = DEFAULTS | dict(config)
+    c = DEFAULTS | settings.renamed(config, ALIASES)
     width = integer(c, "n_embd", 1_000_000)
     inner = c["n_inner"]
     return {
@@ -109,7 +117,7 @@ def config(net: gpt.Model) -> dict[str, Any]:
 
 def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Keys of a config.json which neither this file nor any computation knows."""
-    known = {*DEFAULTS, *REQUIRED, *UNUSED, *settings.HARMLESS}
+    known = {*DEFAULTS, *ALIASES, *REQUIRED, *UNUSED, *settings.HARMLESS}
     return tuple(sorted(key for key in config if key not in known))
 
 

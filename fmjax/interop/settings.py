@@ -73,6 +73,22 @@ def require(config: Mapping[str, Any], required: Mapping[str, Iterable[Any]]) ->
             )
 
 
+def renamed(config: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
+    """A config with a family's own names where transformers takes a second one, too.
+
+    aliases: the second name of a key -> the family's own (a config class's
+    `attribute_map`). Raises ValueError where a config has both, and they differ.
+    """
+    out = {key: value for key, value in config.items() if key not in aliases}
+    for key, own in aliases.items():
+        if key in config and out.setdefault(own, config[key]) != config[key]:
+            raise ValueError(
+                f"config.json: {key} = {config[key]!r:.80}, which is another name of "
+                f"{own} = {out[own]!r:.80}; make them equal, or leave one out"
+            )
+    return out
+
+
 def integer(config: Mapping[str, Any], key: str, limit: int) -> int:
     """A whole number from 1 to `limit`; ValueError naming the key for anything else."""
     value = config[key]

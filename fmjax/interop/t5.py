@@ -37,6 +37,14 @@ DEFAULTS: dict[str, Any] = {
     "scale_decoder_outputs": None,
 }
 
+# Second names that transformers takes for keys (T5Config's attribute_map).
+ALIASES = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "num_heads",
+    "num_hidden_layers": "num_layers",
+    "head_dim": "d_kv",
+}
+
 # Each would change the mathematics; only these values are what `models/t5.py` does.
 REQUIRED: dict[str, tuple[Any, ...]] = {
     "is_encoder_decoder": (True,),
@@ -79,7 +87,7 @@ def fields(
     """
     settings.headless(head, classes)
     settings.require(config, REQUIRED)
-    c = DEFAULTS | dict(config)
+    c = DEFAULTS | settings.renamed(config, ALIASES)
     depth = c["num_decoder_layers"]
     gated, act = _activation(c)
     scaled = c["scale_decoder_outputs"]
@@ -178,7 +186,7 @@ def _ties(net: t5.Model) -> dict[str, bool]:
 
 def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Keys of a config.json which neither this file nor any computation knows."""
-    known = {*DEFAULTS, *REQUIRED, *DERIVED, *UNUSED, *settings.HARMLESS}
+    known = {*DEFAULTS, *ALIASES, *REQUIRED, *DERIVED, *UNUSED, *settings.HARMLESS}
     return tuple(sorted(key for key in config if key not in known))
 
 

@@ -32,6 +32,13 @@ DEFAULTS: dict[str, Any] = {
     "scale_embedding": False,
 }
 
+# Second names that transformers takes for keys (MarianConfig's attribute_map).
+ALIASES = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "encoder_attention_heads",
+    "num_hidden_layers": "encoder_layers",
+}
+
 # Each would change the mathematics; only these values are what `models/transformer.py`
 # does. The later ones are of older files.
 REQUIRED: dict[str, tuple[Any, ...]] = {
@@ -53,7 +60,7 @@ REQUIRED: dict[str, tuple[Any, ...]] = {
 # Of other heads and of initialisers, and what follows from the tensors.
 UNUSED = {
     *("add_bias_logits", "classif_dropout", "classifier_dropout", "init_std"),
-    *("num_hidden_layers", "decoder_vocab_size", *settings.LABELS),
+    *("decoder_vocab_size", *settings.LABELS),
 }
 
 # What changes the outputs and no shape shows.
@@ -81,7 +88,7 @@ def fields(
     settings.headless(head, classes)
     size = config.get("vocab_size", DEFAULTS["vocab_size"])
     settings.require(config, REQUIRED | {"decoder_vocab_size": (size, None)})
-    c = DEFAULTS | dict(config)
+    c = DEFAULTS | settings.renamed(config, ALIASES)
     return {
         "vocab_size": integer(c, "vocab_size", 100_000_000),
         "width": integer(c, "d_model", 1_000_000),
@@ -178,7 +185,7 @@ def config(net: transformer.Model) -> dict[str, Any]:
 
 def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Keys of a config.json which neither this file nor any computation knows."""
-    known = {*DEFAULTS, *REQUIRED, *UNUSED, *settings.HARMLESS}
+    known = {*DEFAULTS, *ALIASES, *REQUIRED, *UNUSED, *settings.HARMLESS}
     return tuple(sorted(key for key in config if key not in known))
 
 

@@ -235,6 +235,13 @@ def test_there_is_another_value_for_every_key(family):
         assert plain[key] != value, key
 
 
+@pytest.mark.parametrize("family", BASES)
+def test_second_names_of_keys_are_the_reference_s(family):
+    kind = getattr(transformers, BASES[family][0])
+    module = importlib.import_module(f"fmjax.interop.{interop.FAMILIES[family]}")
+    assert getattr(module, "ALIASES", {}) == kind.config_class.attribute_map
+
+
 @pytest.mark.parametrize(
     ("family", "key", "value"),
     [(family, key, value) for family in BASES for key, value in changes(family)],

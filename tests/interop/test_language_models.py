@@ -176,6 +176,28 @@ def test_other_mathematics_is_refused(name, settings, message, checkpoint):
         interop.load(checkpoint(name, **settings))
 
 
+@pytest.mark.parametrize(
+    ("name", "alias", "key"),
+    [
+        (name, *pair)
+        for name in ("gpt2", "t5", "marian")
+        for pair in lm_cases.CASES[name].family.ALIASES.items()
+    ],
+)
+def test_a_second_name_of_a_key_is_followed(name, alias, key, checkpoint):
+    file = checkpoint(name) / "config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {alias: settings[key]}))
+    assert interop.read(file.parent).report.settings == ()
+    own = settings.pop(key)
+    file.write_text(json.dumps(settings | {alias: own}))
+    loaded = interop.read(file.parent)
+    assert loaded.net == interop.load(GOLDEN / name)[0]
+    assert loaded.report.settings == ()
+    with pytest.raises(ValueError, match=f"{alias} = 4, .* another name of {key}"):
+        interop.load(checkpoint(name, **{alias: 4, key: own}))
+
+
 def test_buffers_that_are_not_the_usual_are_refused(checkpoint):
     def all_seen(tensors):
         tensors["transformer.h.0.attn.bias"] = np.ones((1, 1, 12, 12), np.uint8)
