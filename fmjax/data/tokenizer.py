@@ -30,7 +30,8 @@ def load(path: str | Path) -> Tokenizer:
     A vocab.txt alone does not say whether case counts: it does where a piece has a
     capital, unless tokenizer_config.json says `do_lower_case`. Padding and truncation
     set in a file are switched off. Raises FileNotFoundError, or ValueError naming what
-    is wrong, and what to do where there is only a sentencepiece model.
+    is wrong, and what to do where there is only a sentencepiece model, or where files
+    beside a vocabulary ask for tokens or settings that it is not read with.
     """
     return tokenizer_files.read(weights.directory(path))
 

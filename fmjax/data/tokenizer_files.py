@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokenizers import (
     Tokenizer,
@@ -15,6 +16,38 @@ from tokenizers import (
 
 from fmjax.data import vocabulary
 from fmjax.data.vocabulary import SPECIALS
+
+
+class Kind(NamedTuple):
+    """What the files of a folder may say beside a vocabulary, for it to be read here.
+
+    file: the vocabulary. classes: transformers' tokenizers that read it so. usual:
+    values of tokenizer_config.json that change the tokens; others are refused. tokens:
+    special tokens by their role there, others that play the role are refused.
+    """
+
+    file: str
+    classes: tuple[str, ...]
+    usual: Mapping[str, tuple[Any, ...]]
+    tokens: Mapping[str, str]
+
+
+WORDPIECE = Kind(
+    "vocab.txt",
+    ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"),
+    {
+        "strip_accents": (None,),
+        "tokenize_chinese_chars": (True, None),
+        "word_tokenizer_type": (None,),  # Japanese BERT's
+    },
+    {f"{name[1:-1].lower()}_token": name for name in SPECIALS},
+)
+BYTES = Kind(
+    "vocab.json",
+    ("GPT2Tokenizer",),
+    dict.fromkeys(("add_prefix_space", "add_bos_token"), (False, None)),
+    {f"{name}_token": vocabulary.DOCUMENT for name in ("bos", "eos", "unk")},
+)
 
 SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 PAIRED = ("source.spm", "target.spm")  # Marian's
@@ -37,8 +70,9 @@ def _folder(folder: Path) -> Tokenizer:
     if "tokenizer.json" in there:
         return _whole(folder / "tokenizer.json")
     if "vocab.txt" in there:
-        return _wordpiece(folder / "vocab.txt", _settings(folder))
+        return _wordpiece(folder / "vocab.txt", _settings(folder, WORDPIECE))
     if {"vocab.json", "merges.txt"} <= there:
+        _settings(folder, BYTES)
         return _bytes(folder)
     if found := sorted(there & {*SENTENCEPIECE, *PAIRED}):
         remedy = (
@@ -73,7 +107,11 @@ def _whole(file: Path) -> Tokenizer:
 
 
 def _wordpiece(file: Path, settings: dict[str, Any]) -> Tokenizer:
-    lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} is not UTF-8: {error}") from error
+    lines = text.removesuffix("\n").split("\n")
     pieces = [line.rstrip("\r") for line in lines]
     twice = [piece for piece, n in Counter(pieces).items() if n > 1]
     if twice:
@@ -91,22 +129,64 @@ def _wordpiece(file: Path, settings: dict[str, Any]) -> Tokenizer:
     return vocabulary.wordpiece(vocab, cased=not lower)
 
 
-def _settings(folder: Path) -> dict[str, Any]:
-    file = folder / "tokenizer_config.json"
+def _settings(folder: Path, kind: Kind) -> dict[str, Any]:
+    """tokenizer_config.json; ValueError where a file asks for other tokens."""
+    settings, config = (_json(folder / f"{n}config.json") for n in ("tokenizer_", ""))
+    own = settings.get("tokenizer_class") or config.get("tokenizer_class")
+    if own is not None and str(own).removesuffix("Fast") not in kind.classes:
+        raise _unlike(folder, kind, f"tokenizer_class={own!r:.80}")
+    for name, usual in kind.usual.items():
+        if name in settings and settings[name] not in usual:
+            raise _unlike(folder, kind, f"{name}={settings[name]!r:.80}")
+    for role, word in _named(folder, settings):
+        plain = [*kind.tokens.values()]
+        if word not in ([kind.tokens[role]] if role in kind.tokens else plain):
+            raise _unlike(folder, kind, f"the special token {role}={word!r:.80}")
+    return settings
+
+
+def _named(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Pairs of a role, and a token that the files beside a vocabulary give it."""
+    added = settings.get("added_tokens_decoder")
+    for word in [*_json(folder / "added_tokens.json"), *_values(added)]:
+        yield "added", _word(word)
+    for found in (settings, _json(folder / "special_tokens_map.json")):
+        for key, value in found.items():
+            if key in ("additional_special_tokens", "extra_special_tokens"):
+                yield from ((key, _word(word)) for word in _values(value))
+            elif key.endswith("_token") and isinstance(value, str | dict):
+                yield key, _word(value)
+
+
+def _values(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value.values()]
+    return value if isinstance(value, list) else []
+
+
+def _word(token: Any) -> Any:
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _unlike(folder: Path, kind: Kind, what: str) -> ValueError:
+    return ValueError(
+        f"{folder}: {what} is not what is read from a {kind.file}; write a "
+        "tokenizer.json once, where transformers is installed: "
+        f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained(...)"
+    )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """An object in a file beside the vocabulary, which may be absent."""
     if not file.is_file():
         return {}
     try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON: {error}") from error
-    changed = {"strip_accents": None, "tokenize_chinese_chars": True}
-    for name, usual in changed.items():
-        if settings.get(name, usual) != usual:
-            raise ValueError(
-                f"{file}: {name}={settings[name]!r} is not what is read from a "
-                "vocab.txt; give a tokenizer.json"
-            )
-    return settings
+    if not isinstance(found, dict):
+        raise ValueError(f"{file} is not a JSON object")
+    return found
 
 
 def _bytes(folder: Path) -> Tokenizer:

@@ -136,6 +136,51 @@ def test_a_vocab_s_settings_say_whether_case_counts(tmp_path):
         tokenizer.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("added_tokens.json", {"<e1>": 7}, "special token added='<e1>'"),
+        (
+            *("special_tokens_map.json", {"additional_special_tokens": ["the"]}),
+            "additional_special_tokens='the'",
+        ),
+        ("special_tokens_map.json", {"unk_token": "[MASK]"}, "unk_token='.MASK.'"),
+        ("tokenizer_config.json", {"cls_token": {"content": "[X]"}}, "cls_token='.X.'"),
+        (
+            *("tokenizer_config.json", {"added_tokens_decoder": {"7": {"content": 3}}}),
+            "special token added=3",
+        ),
+        (
+            *("tokenizer_config.json", {"word_tokenizer_type": "mecab"}),
+            "word_tokenizer_type='mecab'",
+        ),
+        (
+            *("config.json", {"tokenizer_class": "BertJapaneseTokenizer"}),
+            "tokenizer_class='BertJapaneseTokenizer'",
+        ),
+        ("tokenizer_config.json", [], r"tokenizer_config\.json is not a JSON object"),
+    ],
+)
+def test_files_beside_a_vocab_that_ask_for_other_tokens_are_refused(
+    file, content, message, tmp_path
+):
+    pieces = [*vocabulary.SPECIALS, "the", "lamp"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
+    usual = {"unk_token": {"content": "[UNK]"}, "eos_token": "[SEP]", "bos_token": None}
+    usual |= {"additional_special_tokens": [], "tokenizer_class": "BertTokenizerFast"}
+    usual |= {"added_tokens_decoder": {"0": {"content": "[PAD]", "special": True}}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(usual))
+    (tmp_path / "added_tokens.json").write_text("{}")
+    assert tokenizer.load(tmp_path).encode("the").ids == [2, 5, 3]
+    if isinstance(content, dict) and file == "tokenizer_config.json":
+        content = usual | content
+    elif file == "config.json":
+        (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        tokenizer.load(tmp_path)
+
+
 def test_a_folder_of_byte_pairs_is_read(tmp_path):
     texts = ["the lamp on the table", "a lamp, a table"] * 3
     made = vocabulary.train("bpe", texts, 270, tmp_path / "made" / "tokenizer.json")
@@ -147,6 +192,19 @@ def test_a_folder_of_byte_pairs_is_read(tmp_path):
     for text in ("the lamp<|endoftext|>", " 灯 \n lamp's", "the  table"):
         assert found.encode(text).ids == made.encode(text).ids
         assert found.decode(found.encode(text).ids, skip_special_tokens=False) == text
+    settings = folder / "tokenizer_config.json"
+    for other in (
+        {"add_prefix_space": True},
+        {"add_bos_token": True},
+        {"pad_token": "[PAD]"},
+        {"tokenizer_class": "CLIPTokenizer"},
+    ):
+        settings.write_text(json.dumps(other))
+        with pytest.raises(ValueError, match=f"{next(iter(other))}=.* from a vocab"):
+            tokenizer.load(folder)
+    usual = {"add_prefix_space": False, "unk_token": "<|endoftext|>", "pad_token": None}
+    settings.write_text(json.dumps(usual | {"tokenizer_class": "GPT2Tokenizer"}))
+    assert tokenizer.load(folder).to_str() == found.to_str()
     (folder / "merges.txt").write_text("#version: 0.2\nq x\n")
     with pytest.raises(ValueError, match="do not make a tokenizer"):
         tokenizer.load(folder)
@@ -185,6 +243,9 @@ def test_load_names_what_is_wrong(tmp_path):
     vocab = tmp_path / "vocab.txt"
     vocab.write_text("[PAD]\n[UNK]\n[CLS]\nthe\n")
     with pytest.raises(ValueError, match=r"lacks the special tokens \[SEP\], \[MASK\]"):
+        tokenizer.load(vocab)
+    vocab.write_bytes(b"[PAD]\n\xff\n")
+    with pytest.raises(ValueError, match=r"vocab\.txt is not UTF-8"):
         tokenizer.load(vocab)
     vocab.write_text("\n".join([*vocabulary.SPECIALS, "the", "the"]))
     with pytest.raises(ValueError, match=r"'the' has two lines"):
