@@ -28,6 +28,7 @@ _TOKENS: dict[str, dict[str, str]] = {
     },
     "t5": _BOTH_SIDES,
     "marian": _BOTH_SIDES,
+    "clip": _BOTH_SIDES,
 }
 
 # Which tokens stand before and after a text that the models' inputs make, where the
@@ -36,6 +37,7 @@ _AROUND = {
     "gpt2": ("{} $A", "document"),
     "t5": ("$A {}", "end"),
     "marian": ("$A {}", "end"),
+    "clip": ("$A {}", "end"),
 }
 
 
@@ -85,7 +87,7 @@ def write(directory: Path, tokenizer: Tokenizer, *, kind: str, max_length: int) 
     kind: config.json's model_type. The files are tokenizer.json, tokenizer_config.json
     and special_tokens_map.json. Encoded by them a text is what the model's inputs make
     of it here: where the tokenizer adds no special tokens itself, the written one adds
-    the document token before (GPT-2), or the end token after (T5, Marian).
+    the document token before (GPT-2), or the end token after (T5, Marian, CLIP).
     Raises ValueError as `ids`.
     """
     special = _special(tokenizer, kind)
@@ -118,11 +120,11 @@ def write(directory: Path, tokenizer: Tokenizer, *, kind: str, max_length: int) 
 def _special(tokenizer: Tokenizer, kind: str) -> dict[str, str]:
     """transformers' names of special tokens, and the tokens."""
     roles = tokenizers.roles(tokenizer)
-    needed = {"bert": ("pad", "cls", "sep"), "gpt2": ("document",)}
+    needed = {"bert": ("pad", "cls", "sep"), "gpt2": ("document",), "clip": ("end",)}
     for role in needed.get(kind, ("pad", "end")):
         tokenizers.role(tokenizer, role)
-    if kind == "gpt2":  # which has no padding of its own
-        roles.setdefault("pad", roles["document"])
+    if kind in ("gpt2", "clip"):  # which have no padding of their own
+        roles.setdefault("pad", roles["document" if kind == "gpt2" else "end"])
     return {
         name: str(tokenizer.id_to_token(roles[role]))
         for name, role in _TOKENS[kind].items()

@@ -15,6 +15,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fmjax import interop
+from fmjax.data import tokenizer, vocabulary
+from fmjax.data.inputs import image_text
+from fmjax.interop import tokenizer_folder
 from fmjax.models import clip, mae, vit
 from tests.golden import bert_cases, vision_cases
 
@@ -301,3 +304,16 @@ def test_timm_s_names_of_sizes_are_those_of_the_table():
         fields = vit_timm.fields({"architecture": name}, "classify", None)
         net = vit.Model(**fields)
         assert net.clone(cls_token=None) == vit.Model(**size)
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece", "bpe"])
+def test_a_clip_s_tokenizer_is_written_as_its_inputs_make_texts(kind, tmp_path):
+    texts = ["a red lamp", "a blue table"] * 3
+    made = vocabulary.train(kind, texts, 300, tmp_path / "made.json")
+    ids = tokenizer_folder.ids(made, "clip")
+    tokenizer_folder.write(tmp_path, made, kind="clip", max_length=12)
+    row = {"image": np.zeros((4, 4, 3), np.uint8), "text": "a red table"}
+    feed = image_text.make(tokenizer=made, length=12)(row, None)["inputs"]
+    written = tokenizer.load(tmp_path).encode(row["text"]).ids
+    assert written == feed["tokens"][feed["mask"]].tolist()
+    assert feed["tokens"][-1] == ids["pad_token_id"]
