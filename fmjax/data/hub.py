@@ -21,6 +21,8 @@ PREFIX = "hf:"
 FILES = (
     "config.json",
     "generation_config.json",
+    "modules.json",
+    "*_Pooling/config.json",
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*.safetensors",

@@ -102,6 +102,8 @@ def read(
     if head == "auto":
         own = getattr(family, "head", None)
         head = own(config) if own else _head(config, family.ARCHITECTURES)
+    if head == "embed" and hasattr(family, "check_embed"):
+        family.check_embed(directory)
     loaded = _read(directory, config, family, head, classes)
     if not loaded.report.missing:
         return loaded

@@ -123,6 +123,36 @@ def test_the_encoder_of_an_untied_checkpoint_is_read_and_its_head_refused(checkp
     assert "cls.predictions.decoder.weight" in report.unused
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, "_cls_token'"),
+        (
+            "1_Pooling/config.json",
+            {"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True},
+            "_max_tokens'",
+        ),
+        ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "'lasttoken'"),
+        ("1_Pooling/config.json", [], "is not a JSON dict"),
+        ("modules.json", [{"type": "a.Transformer"}, {"type": "a.Dense"}], "'a.Dense'"),
+    ],
+)
+def test_sentence_vectors_of_another_kind_are_refused(
+    file, content, message, checkpoint
+):
+    folder = checkpoint()
+    (folder / "1_Pooling").mkdir()
+    kinds = [{"type": f"some.{kind}"} for kind in ("Transformer", "Pooling")]
+    (folder / "modules.json").write_text(json.dumps(kinds))
+    modes = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
+    (folder / "1_Pooling/config.json").write_text(json.dumps(modes))
+    assert interop.load(folder, head="embed")[0].head == "embed"
+    (folder / file).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        interop.load(folder, head="embed")
+    assert interop.load(folder, head=None)[0].head is None
+
+
 def test_what_is_not_used_is_reported_by_name(checkpoint):
     def edit(tensors):
         tensors["bert.adapter.weight"] = np.ones((2, 2), np.float32)
