@@ -51,7 +51,10 @@ LABELS = ("id2label", "label2id", "num_labels")  # the names of a classifier's c
 # What transformers calls an activation, and its name in `layers/activation.py`.
 ACTIVATIONS = {
     "gelu": "gelu",
+    "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "quick_gelu": "gelu_sigmoid",
     "relu": "relu",

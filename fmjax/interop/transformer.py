@@ -54,11 +54,12 @@ REQUIRED: dict[str, tuple[Any, ...]] = {
     "normalize_embedding": (False,),
     "add_final_layer_norm": (False,),
     "static_position_embeddings": (True,),
-    "extra_pos_embeddings": (0, None),
 }
 
-# Of other heads and of initialisers, and what follows from the tensors.
+# Of other heads and of initialisers, what follows from the tensors, and an offset of
+# learned positions, which the first files have and static positions don't read.
 UNUSED = {
+    "extra_pos_embeddings",
     *("add_bias_logits", "classif_dropout", "classifier_dropout", "init_std"),
     *("decoder_vocab_size", *settings.LABELS),
 }

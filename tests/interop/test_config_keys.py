@@ -14,6 +14,7 @@ import pytest
 
 from fmjax import interop
 from fmjax.interop import settings
+from fmjax.layers import activation
 from tests.golden import bert_cases, lm_cases
 
 pytestmark = pytest.mark.parity
@@ -233,6 +234,14 @@ def test_there_is_another_value_for_every_key(family):
     plain = kind.config_class(**base_config(family)).to_dict()
     for key, value in changes(family):
         assert plain[key] != value, key
+
+
+@pytest.mark.parametrize("name", settings.ACTIVATIONS)
+def test_an_activation_is_the_reference_s_of_that_name(name):
+    x = np.linspace(-9, 9, 999, dtype=np.float32)
+    want = transformers.activations.ACT2FN[name](torch.tensor(x)).numpy()
+    ours = activation.ACTIVATIONS[settings.ACTIVATIONS[name]](x)
+    np.testing.assert_allclose(ours, want, atol=2e-6)
 
 
 @pytest.mark.parametrize("family", BASES)

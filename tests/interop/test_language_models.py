@@ -129,6 +129,13 @@ def test_marian_s_bias_is_zero_where_the_file_lacks_it(checkpoint):
     assert not interop.load(folder)[1]["params"]["bias"].any()
 
 
+def test_a_marian_of_the_first_files_is_read(checkpoint):
+    first = dict(extra_pos_embeddings=31, add_bias_logits=False, num_hidden_layers=2)
+    found = interop.read(checkpoint("marian", **first))
+    assert equal(found.variables, interop.load(GOLDEN / "marian")[1])
+    assert found.report.settings == ()
+
+
 def test_an_old_t5_1_1_says_by_its_config_that_it_is_not_tied(checkpoint):
     _, expected = interop.load(GOLDEN / "t5-1.1")
     old = {"tie_word_embeddings": False}
