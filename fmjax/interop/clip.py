@@ -62,7 +62,13 @@ def INPUTS(net: clip.Model) -> dict[str, np.ndarray]:
     return {"image": vit.INPUTS(net), "tokens": np.zeros((1, 1), np.int32)}
 
 
+def _named(config: Mapping[str, Any], key: str) -> str:
+    """The key of a tower's settings: what older files have beside them wins over it."""
+    return key if config.get(f"{key}_dict") is None else f"{key}_dict"
+
+
 def _tower(config: Mapping[str, Any], key: str, defaults: dict) -> dict[str, Any]:
+    key = _named(config, key)
     given = config.get(key)
     if given is None:
         given = {}
@@ -168,8 +174,10 @@ def unread(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Keys of a config.json which neither this file nor any computation knows."""
     known = {*DEFAULTS, *REQUIRED, *UNUSED, *settings.HARMLESS}
     towers = {"text_config": TEXT, "vision_config": VISION}
-    found = [key for key in config if key not in known | set(towers)]
-    for name, own in towers.items():
+    read = {*known, *towers, *(f"{name}_dict" for name in towers)}
+    found = [key for key in config if key not in read]
+    for tower, own in towers.items():
+        name = _named(config, tower)
         of_one = {*own, *REQUIRED, *UNUSED, *settings.HARMLESS}
         given = config.get(name) or {}
         found += [f"{name}.{key}" for key in given if key not in of_one]

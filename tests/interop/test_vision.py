@@ -169,6 +169,7 @@ TEXT = vision_cases.CASES["clip"].config()["text_config"]
         ("vit", {"hidden_act": "gleu"}, "did you mean 'gelu'"),
         ("mae", {"mask_ratio": 1.0}, "mask_ratio must be a number in"),
         ("clip", {"text_config": [1]}, "text_config must be an object"),
+        ("clip", {"text_config_dict": [1]}, "text_config_dict must be an object"),
         ("clip", {"text_config": TEXT | {"eos_token_id": None}}, "must be an id"),
         ("clip", {"text_config": TEXT | {"hidden_act": "gelu"}}, "'gelu' for texts"),
         ("timm", {"architecture": "vit_base_patch16_clip_224"}, "not implemented"),
@@ -182,6 +183,22 @@ TEXT = vision_cases.CASES["clip"].config()["text_config"]
 def test_other_mathematics_is_refused(name, settings, message, checkpoint):
     with pytest.raises(ValueError, match=message):
         interop.load(checkpoint(name, **settings))
+
+
+def test_what_old_files_say_of_clip_s_towers_beside_wins_as_in_the_reference(
+    checkpoint,
+):
+    config = json.loads((GOLDEN / "clip" / "config.json").read_text())
+    towers = ("text_config", "vision_config")
+    beside = {f"{k}_dict": config[k] | {"hidden_act": "gelu", "x": 1} for k in towers}
+    loaded = interop.read(checkpoint("clip", **beside))
+    assert (loaded.net.activation, loaded.net.depth) == ("gelu", 2)
+    assert loaded.report.settings == ("text_config_dict.x", "vision_config_dict.x")
+    none = interop.read(
+        checkpoint("clip", text_config_dict=None, vision_config_dict=None)
+    )
+    assert none.net == interop.read(GOLDEN / "clip").net
+    assert none.report.settings == ()
 
 
 SMALL = dict(patch=4, width=12, depth=1, heads=3, mlp_width=20, image=(8, 12))
