@@ -31,6 +31,13 @@ def test_neighbours_and_probes_are_those_of_the_predictions(trained):
     assert (train.shape[0], test.shape[0]) == (64, 16)
     given = dict(features=test, labels=labels)
     given |= dict(train_features=train, train_labels=train_labels)
+    # Of the images as they are: the views' crops and colours have no part in them.
+    other = {"area": (0.1, 0.2), "strength": 1.0}
+    settings = run.settings | {"inputs": run.settings["inputs"] | other}
+    parts = run.parts._replace(inputs=config.assemble(settings).inputs)
+    data = run._replace(parts=parts).batches(run.parts.data("validation").rows)
+    said, _ = evaluate.predictions(run, data, params, extras)
+    np.testing.assert_array_equal(said["features"], test)
     for name, module in (("knn", knn), ("linear_probe", linear_probe)):
         assert found[name] == module.compute(**given)
     assert np.isfinite(found["loss"])

@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.objective = dict(name="simclr", temperature=0.1)
     c.data = dict(name="tfds", dataset="imagenet2012", test="validation")
     c.data.update(dict(train="train[:99%]", validation="train[99%:]"))
-    c.inputs = dict(name="two_views", size=224)
+    c.inputs = dict(name="two_views", size=224, centre=0.875)
     c.inputs.update(dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)))
     c.optim = dict(name="lars", lr=0.3 * 4096 / 256, schedule="cosine", warmup="1%")
     c.optim.weight_decay = 1e-6

@@ -28,8 +28,9 @@ class Model(nn.Module):
 
     inputs: dict of view1 and view2, floating [B, H, W, C]; or images alone.
     Returns unit vectors [2, B, E] of the views, or [B, E] of images, float32; with
-    features=True the backbone's [B, F], of the first view. Both views go through in one
-    batch, so that batch statistics are over all of them.
+    features=True the backbone's [B, F], of the dict's `image` if it has one, else of
+    the first view. Both views go through in one batch, so that batch statistics are
+    over all of them.
     Raises ValueError where there is no such backbone, size or field.
     """
 
@@ -50,8 +51,9 @@ class Model(nn.Module):
     ) -> jax.Array:
         paired = isinstance(inputs, Mapping)
         if isinstance(inputs, Mapping):
-            views = [inputs["view1"], inputs["view2"]][: 1 if features else 2]
-            images = jnp.concatenate(views)
+            images = jnp.concatenate([inputs["view1"], inputs["view2"]])
+            if features:
+                images = inputs.get("image", inputs["view1"])
         else:
             images = inputs
         net = build(self.backbone, dtype=self.dtype, name="backbone")

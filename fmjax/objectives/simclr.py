@@ -28,7 +28,7 @@ def objective(
 
 
 def predict(apply, params, extras, batch) -> dict[str, jax.Array]:
-    """features: float32 [B, F], the backbone's, of the first view."""
+    """features: float32 [B, F], the backbone's, of the image as evaluation has it."""
     found, _ = apply(params, extras, batch["inputs"], features=True)
     return {"features": found}
 

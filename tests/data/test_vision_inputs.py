@@ -75,6 +75,10 @@ def test_two_views_differ_and_follow_the_generator(scenes):
     still = [make(row, None)["inputs"]["view1"] for _ in range(2)]
     np.testing.assert_array_equal(*still)
     assert make(row, None)["label"] == row["label"]
+    # And the image itself, which features are of, as a classifier's evaluation has it.
+    made = two_views.make(size=16, centre=0.875)(row, None)["inputs"]["image"]
+    plain = image.make(size=16, centre=0.875, resample="bicubic")(row, None)["inputs"]
+    np.testing.assert_array_equal(made, plain)
 
 
 def test_two_views_keep_the_images_size_and_grey(scenes):

@@ -400,6 +400,11 @@ class TestSimclr:
         params = {"params": variables["params"]["backbone"]}
         want = run(PAIRED_BACKBONE, params, views["view1"])
         np.testing.assert_allclose(features, want, rtol=1e-5, atol=1e-6)
+        still = views | {"image": images(seed=3)}
+        features = run(net, variables, still, (("features", True),))
+        want = run(PAIRED_BACKBONE, params, still["image"])
+        np.testing.assert_allclose(features, want, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(run(net, variables, still), got)
 
     @pytest.mark.parametrize(
         ("backbone", "message"),

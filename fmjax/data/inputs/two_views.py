@@ -19,6 +19,7 @@ def make(
     mean: Numbers = 0.0,
     std: Numbers = 1.0,
     area: Sequence[float] = (0.08, 1.0),
+    centre: float = 1.0,
     resample: str = "bicubic",
     flip: bool = True,
     strength: float = 1.0,
@@ -34,12 +35,14 @@ def make(
     (`flip`), brightness, contrast, saturation and hue by strength x (0.8, 0.8, 0.8,
     0.2) with chance `jitter_rate`, no colour with chance `grey`, a blur of `sigma`
     pixels with chance `blur`. The defaults are the paper's for ImageNet at 224; its
-    small images (appendix B.9) go without blur and at strength 0.5. threads: as in
-    `inputs/image`.
+    small images (appendix B.9) go without blur and at strength 0.5. centre, threads: as
+    in `inputs/image`.
 
     Returns inputs {view1, view2: float32 [H, W, C], (x / 255 - mean) / std} and, where
     the row has a label, label int32. Without a generator (evaluation) the draws follow
-    from the pixels alone. Raises ValueError on an image of another type.
+    from the pixels alone, and inputs have `image` too, which nothing was done to but
+    the cut to `size`: features are of it. Raises ValueError on an image of another
+    type.
     """
     scaled = scaler(mean, std)
     if strength < 0 or 0.2 * strength > 0.5:
@@ -48,6 +51,7 @@ def make(
     changes = augment.changes(
         size or 1,  # stands in until an image says its own
         area=area,
+        centre=centre,
         resample=resample,
         flip=flip,
         jitter=colours if strength else None,
@@ -59,13 +63,15 @@ def make(
 
     def inputs(row: Row, rng: np.random.Generator | None) -> dict[str, Any]:
         image = augment.of_row(row)
+        own = changes if size else changes._replace(size=image.shape[:2])
+        still = {}
         if rng is None:
+            still["image"] = scaled(augment.evaluate(image, own))
             seed = hashlib.blake2b(image.tobytes(), digest_size=8).digest()
             rng = np.random.default_rng(int.from_bytes(seed, "big"))
-        own = changes if size else changes._replace(size=image.shape[:2])
         views = {
             name: scaled(augment.train(image, rng, own)) for name in ("view1", "view2")
         }
-        return {"inputs": views} | labelled(row)
+        return {"inputs": views | still} | labelled(row)
 
     return threaded(inputs, threads)
