@@ -7,6 +7,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from fmjax import config
 from fmjax.data.source import Mapped, Row, Source
 from fmjax.workdir import Run
@@ -37,7 +39,7 @@ def on(run: Run, changes: Mapping[str, str], same: Mapping[str, str]) -> Run:
 def renumbered(
     source: Source, classes: Sequence[str], same: Mapping[str, str]
 ) -> Source:
-    """The source with its labels and tags as numbers of `classes`, by name.
+    """The source with its labels, tags and masks as numbers of `classes`, by name.
 
     Raises ConfigError for a class that is none of them, and for an idle rename.
     """
@@ -62,6 +64,10 @@ def renumbered(
             found["label"] = numbers[int(found["label"])]
         if found.get("tags") is not None:
             found["tags"] = [numbers[int(tag)] for tag in found["tags"]]
+        if found.get("mask") is not None:
+            table = np.arange(256, dtype=np.uint8)  # 255, which is no class, stays
+            table[: len(numbers)] = numbers
+            found["mask"] = table[found["mask"]]
         return found
 
     return Source(Mapped(source.rows, change), tuple(classes), source.facts)

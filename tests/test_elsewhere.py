@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from fmjax import config, evaluate
@@ -87,6 +88,15 @@ def test_the_verb_takes_the_data_by_flags(trained, written, capsys):
 def test_what_is_wrong_is_named(trained, data, message):
     with pytest.raises(config.ConfigError, match=message):
         evaluate.evaluate(trained, data=data)
+
+
+def test_masks_are_numbered_anew_and_what_does_not_count_stays():
+    mask = np.array([[0, 1], [255, 1]], np.uint8)
+    source = Source([{"mask": mask}, {"mask": None}], ("cat", "ground"))
+    found = renumbered(source, ("ground", "dog", "cat"), {})
+    assert found.rows[0]["mask"].dtype == np.uint8
+    assert found.rows[0]["mask"].tolist() == [[2, 0], [255, 0]]
+    assert found.rows[1]["mask"] is None
 
 
 def test_tags_are_numbered_anew_and_an_idle_rename_is_refused():
