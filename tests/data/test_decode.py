@@ -78,6 +78,10 @@ def test_sixteen_bits_are_scaled_not_clipped():
     for kind in ("PNG", "TIFF"):
         found = decode.decode(encoded(Image.fromarray(deep), kind), channels=1)
         assert found[..., 0].tolist() == [[0, 1, 128], [0, 1, 255]]
+    for white in (65535, 4095):  # one of 12 bits has its own white
+        head, body = b"P5\n3 2\n%d\n" % white, (deep // (65536 // (white + 1)))
+        found = decode.decode(head + body.astype(">u2").tobytes(), channels=1)
+        np.testing.assert_allclose(found[..., 0], [[0, 1, 128], [0, 0, 255]], atol=1)
 
 
 def test_cmyk_becomes_rgb():
@@ -168,6 +172,11 @@ def test_masks_are_numbers_not_colours():
     indexed = Image.frombytes("P", (6, 4), numbers.tobytes())
     indexed.putpalette([v for i in range(5) for v in (50 * i, 0, 9)])
     np.testing.assert_array_equal(decode.decode_mask(encoded(indexed)), numbers)
+    turned = Image.Exif()
+    turned[0x112] = 6
+    for kind in ("PNG", "TIFF"):
+        found = decode.decode_mask(encoded(Image.fromarray(numbers), kind, exif=turned))
+        np.testing.assert_array_equal(found, np.rot90(numbers, -1))
     with pytest.raises(decode.Unreadable, match="mode RGB: a mask is"):
         decode.decode_mask(encoded(Image.fromarray(PIXELS)))
     deep = encoded(Image.fromarray(np.full((3, 3), 300, np.uint16)))

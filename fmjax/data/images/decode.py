@@ -89,10 +89,11 @@ def decode_mask(
 ) -> np.ndarray:
     """uint8 [H, W] of class numbers: a palette image's indices or a grey one's values.
 
-    Raises Unreadable as `decode` does, and for colour images, whose classes it cannot
-    tell, and 16-bit ones with numbers above 255.
+    A turned one stands upright, as in `decode`. Raises Unreadable as that does, and for
+    colour images, whose classes it cannot tell, and 16-bit ones with numbers above 255.
     """
     with _opened(file, name, max_pixels) as (image, name):
+        ImageOps.exif_transpose(image, in_place=True)
         values = np.asarray(image)
         if values.ndim != 2 or values.dtype.kind not in "bui":
             raise Unreadable(
@@ -159,7 +160,9 @@ def _check(image: Image.Image, name: str, max_pixels: int) -> None:
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
     """The image with 8-bit samples. Pillow's own conversion would clip them at 255."""
-    if image.mode.startswith("I;16"):
+    # Pillow brings the white of a deep PPM, of whatever depth, to 65535 itself.
+    deep_ppm = image.mode == "I" and image.format == "PPM"
+    if image.mode.startswith("I;16") or deep_ppm:
         samples = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((samples + 128) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
