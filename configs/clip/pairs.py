@@ -48,6 +48,8 @@ def get_config(arg: str = "B/32") -> ConfigDict:
     if arg in SIZES:
         c.model.scan, c.model.remat, c.model.dtype = True, "dots", "bfloat16"
         c.inputs.size = SIZES[arg]["image"][0]
+        # Of neither gains nor biases (section 2.5), and the temperature is a gain.
+        c.optim.no_decay = r"(^|/)(bias|scale|logit_scale)$"
         c.tokenizer.corpus = dict(name="jsonl", path="my_pairs.jsonl", text="text")
     else:
         small = arg == "tiny"

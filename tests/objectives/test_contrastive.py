@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
+from fmjax import config, optim
 from fmjax.objectives import clip, simclr, supervised_contrastive
+from tests.runs import ROOT
 
 RNG = np.random.default_rng(0)
 B, E = 8, 5
@@ -193,3 +195,14 @@ def test_microbatches_are_refused_by_the_step():
     new, sums = run(state, batch())
     assert new.params["scale"] != 1
     assert float(sums["losses"]["simclr"][1]) == 2 * B
+
+
+def test_the_paper_s_recipe_does_not_decay_the_temperature():
+    settings = config.load(f"{ROOT / 'configs/clip/pairs.py'}:B/32")["optim"]
+    params = {"logit_scale": jnp.ones(()), "text": {"kernel": jnp.ones((2, 2))}}
+    tx, _, _ = optim.make(params, 4000, **settings)
+    updates, _ = tx.update(
+        jax.tree.map(jnp.zeros_like, params), tx.init(params), params
+    )
+    assert float(updates["logit_scale"]) == 0
+    assert float(updates["text"]["kernel"].max()) < 0
