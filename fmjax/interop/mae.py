@@ -134,8 +134,16 @@ def buffers(name: str, tensor: np.ndarray) -> bool:
 
 
 def constants(net: mae.Model) -> dict[str, np.ndarray]:
-    """The fixed positions, which the reference keeps among its tensors."""
+    """The fixed positions, which the reference keeps among its tensors.
+
+    Raises ValueError for an image of which it would have others.
+    """
     grid, widths = patches.grid(net.image, net.patch), (net.width, net.decoder_width)
+    if grid[0] != grid[1]:
+        raise ValueError(
+            f"transformers' MAE has positions of square images only, and this net's "
+            f"are of {grid[0]}x{grid[1]} patches"
+        )
     return {
         name: patches.sincos(grid, width, front=1)[None]
         for name, width in zip(POSITIONS, widths, strict=True)

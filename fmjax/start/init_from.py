@@ -96,6 +96,8 @@ def init_from(
         elif resample and re.search(resample, name):
             with blaming(f"init_from.resample, {name}"):
                 how = "" if len(value) == len(leaf) else f"resampled from {len(value)}"
+                if how:
+                    resize.square(net)
                 value = patches.fit(value, len(leaf))
         elif positions and re.search(positions, name):
             value, how = resize.truncate(value, leaf)

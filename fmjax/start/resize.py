@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fmjax.config import ConfigError
+from fmjax.layers import patches
 
 
 class Rows:
@@ -74,3 +75,11 @@ def truncate(value: Any, fresh: Any) -> tuple[np.ndarray, str]:
     kept = min(len(value), len(made))
     made[:kept] = value[:kept]
     return made, f"the first {kept:,} of {len(value):,} rows, {len(made):,} here"
+
+
+def square(net: Any) -> None:
+    """Raises ValueError for a net whose images have other than a square of patches."""
+    image, patch = (getattr(net, field, None) for field in ("image", "patch"))
+    if image and patch and len({*patches.grid(image, patch)}) > 1:
+        rows, columns = patches.grid(image, patch)
+        raise ValueError(f"this model's {rows}x{columns} patches are no square")

@@ -278,6 +278,14 @@ def test_what_a_library_can_not_express_is_not_written(
     assert not (tmp_path / "config.json").exists()
 
 
+def test_a_masked_autoencoder_of_long_images_is_not_written(tmp_path):
+    # transformers' own fixed positions are of a square, and such a file is refused.
+    net = NETS["mae"].clone(image=(8, 12))
+    with pytest.raises(ValueError, match=r"square images only.* 2x3 patches"):
+        interop.save(tmp_path, net, started(net))
+    assert not list(tmp_path.glob("*"))
+
+
 def test_positions_follow_another_size_of_image_where_asked(tmp_path):
     from fmjax import config
     from fmjax.layers import patches
@@ -299,6 +307,13 @@ def test_positions_follow_another_size_of_image_where_asked(tmp_path):
     want = patches.fit(own["embed"]["positions"], 10)
     np.testing.assert_allclose(found["embed"]["positions"], want, atol=1e-6)
     assert equal(found["layer0"], own["layer0"])
+    # Sixteen patches are no square here, though there is one of so many.
+    long = net.clone(image=(8, 32))
+    longer = jax.tree.map(jax.numpy.asarray, started(long)["params"])
+    with pytest.raises(
+        config.ConfigError, match=r"init_from\.resample, .* 2x8 patches are no square"
+    ):
+        initial.init_from(longer, long, **asked, resample="positions$")
     with pytest.raises(
         config.ConfigError, match=r"init_from\.resample, .*bias: 12 pos"
     ):
