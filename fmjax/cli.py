@@ -1,4 +1,4 @@
-"""`fmjax VERB ...`; each verb is also `python -m fmjax.VERB` with the same flags."""
+"""`fmjax VERB ...`, which is also `python -m fmjax.VERB ...` with the same flags."""
 
 from __future__ import annotations
 
@@ -28,14 +28,29 @@ VERBS = {
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser with the flags that every verb has: those of a run of many processes."""
-    made = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = bare_parser(doc)
     many = made.add_argument_group("several processes (the same command on each)")
-    many.add_argument("--coordinator", default="", help="host:port of process 0")
-    many.add_argument("--processes", type=int, default=0)
-    many.add_argument("--process", type=int, default=-1)
+    many.add_argument(
+        "--coordinator", default="", help="host:port of process 0; without, one process"
+    )
+    many.add_argument(
+        "--processes", type=int, default=0, help="how many there are in all"
+    )
+    many.add_argument(
+        "--process", type=int, default=-1, help="this one's number, from 0"
+    )
     return made
+
+
+def bare_parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose usage line is the command that was given."""
+    file = pathlib.Path(sys.argv[0])
+    module = file.suffix == ".py" and file.stem in VERBS
+    return argparse.ArgumentParser(
+        prog=f"python -m fmjax.{file.stem}" if module else None,
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def split_overrides(
@@ -121,9 +136,20 @@ def main() -> None:
     """The console script."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help") or words[0] not in VERBS:
+        asked = words[:1] in (["-h"], ["--help"])
         lines = [f"  {verb:10} {what}" for verb, what in VERBS.items()]
-        print("\n".join(["usage: fmjax VERB ...", "", *lines]))
-        sys.exit(0 if words[:1] in (["-h"], ["--help"]) else 2)
+        lines = [
+            "usage: fmjax VERB ...",
+            "",
+            *lines,
+            "",
+            "fmjax VERB --help: its flags",
+        ]
+        if words and not asked:
+            said = config.suggest(words[0], VERBS)
+            lines += ["", f"fmjax: no verb {words[0]!r}; {said}"]
+        print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+        sys.exit(0 if asked else 2)
     verb = importlib.import_module(f"fmjax.{words[0]}")
     sys.argv = [f"fmjax {words[0]}", *words[1:]]
     run(lambda: verb.main(words[1:]))

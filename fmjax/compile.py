@@ -189,22 +189,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--config", required=True, help="configs/FAMILY/FILE.py[:ARG]")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--topology", help="a TPU slice: v5e:4x4, v5p:4x4x8, ...")
-    where.add_argument("--devices", type=int, help="so many of this machine, or none")
-    parser.add_argument("--slices", type=int, default=1, help="so many such slices")
-    parser.add_argument("--data", choices=("stand-in", "own"), default="stand-in")
+    where.add_argument("--topology", help="for this TPU slice: v5e:4x4, v5p:4x4x8, ...")
+    where.add_argument(
+        "--devices", type=int, help="for so many devices of this machine"
+    )
+    parser.add_argument(
+        "--slices", type=int, default=1, help="how many such slices (1)"
+    )
+    parser.add_argument(
+        "--data",
+        choices=("stand-in", "own"),
+        default="stand-in",
+        help="made-up rows of the same shapes, or the config's data (stand-in)",
+    )
     parser.add_argument(
         "--effort",
         type=float,
-        help="the compiler's, from -1, least, to 1: a first look takes a quarter of "
-        "the time, and its memory and traffic are those of a program less tuned",
+        help="the compiler's, from -1 (least) to 1; -1 takes a quarter of the time and "
+        "gives a less tuned program, with other memory and traffic (XLA's default)",
     )
     parser.add_argument(
-        "--keep", action="store_true", help="the state's buffers are not given away"
+        "--keep", action="store_true", help="do not donate the state's buffers"
     )
-    parser.add_argument("--tries", type=int, default=4, help="remedies, if too large")
-    parser.add_argument("--top", type=int, default=8, help="arrays to list")
-    parser.add_argument("--json", default="", help="file to write everything to")
+    parser.add_argument(
+        "--tries",
+        type=int,
+        default=4,
+        help="where it does not fit: how many remedies to try (4)",
+    )
+    parser.add_argument(
+        "--top", type=int, default=8, help="how many of the largest arrays to list (8)"
+    )
+    parser.add_argument(
+        "--json", default="", metavar="FILE", help="also write everything to this file"
+    )
     given = cli.parse(parser, argv)
     if jax.config.jax_platforms is None:  # type: ignore[attr-defined]
         jax.config.update("jax_platforms", "cpu")  # the slice is elsewhere, or nowhere

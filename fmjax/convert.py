@@ -264,17 +264,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--workdir", required=True, help="the run's folder")
     way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument("--from", dest="source", help="a folder, or hf:org/name@revision")
-    way.add_argument("--to", help="a new folder")
-    parser.add_argument("--dtype", default="float32", choices=interop.DTYPES)
+    way.add_argument(
+        "--from",
+        dest="source",
+        metavar="FOLDER",
+        help="make the run of this checkpoint: a folder, or hf:org/name@revision",
+    )
+    way.add_argument(
+        "--to", metavar="FOLDER", help="write the run into this new folder"
+    )
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        choices=interop.DTYPES,
+        help="--from: what the run computes in; --to: how weights are kept (float32)",
+    )
     into = parser.add_argument_group("with --from")
-    into.add_argument("--head", default="auto", help="of BERT: classify, tag, ...")
-    into.add_argument("--classes", type=int, help="of that head")
-    into.add_argument("--allow-unknown", action="store_true", help="leave tensors out")
-    into.add_argument("--config", help="FILE[:ARG]: objective, data and inputs")
+    into.add_argument(
+        "--head",
+        default="auto",
+        help="of BERT: classify, tag, ..., or none (auto: as config.json says)",
+    )
+    into.add_argument("--classes", type=int, help="of that head (as config.json says)")
+    into.add_argument(
+        "--allow-unknown",
+        action="store_true",
+        help="leave out tensors that the model does not have, instead of refusing",
+    )
+    into.add_argument(
+        "--config",
+        metavar="FILE[:ARG]",
+        help="take objective, data and inputs from this config (as fits the head)",
+    )
     out = parser.add_argument_group("with --to")
-    out.add_argument("--shard-bytes", type=int, default=safetensors.SHARD_BYTES)
-    out.add_argument("--adapter", action="store_true", help="LoRA alone, for peft")
+    out.add_argument(
+        "--shard-bytes",
+        type=int,
+        default=safetensors.SHARD_BYTES,
+        help="bytes of a weights file at most (5000000000)",
+    )
+    out.add_argument(
+        "--adapter", action="store_true", help="write LoRA or DoRA alone, for peft"
+    )
     given = cli.parse(parser, argv)
     if jax.process_count() > 1:
         raise config.ConfigError("one process converts: start only one")

@@ -1,10 +1,11 @@
 """Evaluation over whole sets: every example counts once, and one division at the end.
 
 python -m fmjax.evaluate --workdir runs/x [--split test]
-python -m fmjax.evaluate --workdir runs/x --data.name=csv --data.path=other.csv \
+python -m fmjax.evaluate --workdir runs/x --data.name=csv --data.path=other.csv \\
     --same pos=positive --same neg=negative
 
-The latter is on other data than the run's (fmjax/elsewhere.py).
+--data.* flags evaluate on other data than the run's; --same says which of the run's
+classes one of theirs is.
 """
 
 from __future__ import annotations
@@ -132,9 +133,21 @@ def measure(metric: str, known: Mapping[str, Any]) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--workdir", required=True, help="a trained run's folder")
-    parser.add_argument("--split", action="append", help="test by default; repeatable")
-    parser.add_argument("--metrics", action="append", help="files of fmjax/metrics/")
-    parser.add_argument("--same", action="append", default=[], help="THEIRS=OURS")
+    parser.add_argument(
+        "--split", action="append", help="which split; repeatable (test)"
+    )
+    parser.add_argument(
+        "--metrics",
+        action="append",
+        help="a file name in fmjax/metrics/; repeatable (the objective's own)",
+    )
+    parser.add_argument(
+        "--same",
+        action="append",
+        default=[],
+        metavar="THEIRS=OURS",
+        help="with --data.*: their class THEIRS is the run's class OURS; repeatable",
+    )
     words = list(sys.argv[1:] if argv is None else argv)
     words, data = cli.split_overrides(words, "--data.")
     given = cli.parse(parser, words)

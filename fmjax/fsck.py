@@ -53,7 +53,9 @@ def _check(folder: pathlib.Path) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("workdir", help="a run's folder")
-    parser.add_argument("--json", action="store_true", help="a JSON line a step")
+    parser.add_argument(
+        "--json", action="store_true", help="print a JSON line for each step"
+    )
     given = cli.parse(parser, argv)
     found = fsck(given.workdir)
     for step in found:

@@ -298,32 +298,76 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--workdir", help="a trained run's folder")
-    model.add_argument("--checkpoint", help="a public checkpoint's folder, or its name")
-    parser.add_argument("prompt", nargs="*", help="prompts, or sources to answer")
-    parser.add_argument("--input", help="a file of JSON objects or texts, a line each")
-    parser.add_argument("--split", help="write for the rows of a split instead")
-    parser.add_argument("--metrics", action="append", default=[], help="with --split")
-    parser.add_argument("--limit", type=int, help="with --split: rows from its front")
-    parser.add_argument("--samples", type=int, default=1, help="texts a prompt")
-    parser.add_argument("--length", type=int, help="new tokens at most (64)")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--seed", type=int, default=0, help="of sampling")
-    how = parser.add_argument_group(
-        "choosing tokens (the likeliest, or as a checkpoint says, without any)"
+    model.add_argument(
+        "--checkpoint", help="a public checkpoint: a folder, or hf:org/name@revision"
     )
-    how.add_argument("--temperature", type=float, help="0: no sampling")
-    how.add_argument("--top-k", type=int)
-    how.add_argument("--top-p", type=float)
-    how.add_argument("--beams", type=int)
-    how.add_argument("--length-penalty", type=float)
-    how.add_argument("--repetition-penalty", type=float)
-    how.add_argument("--min-length", type=int)
-    how.add_argument("--stop", action="append", default=[], help="a text that ends one")
+    parser.add_argument(
+        "prompt",
+        nargs="*",
+        help="prompts, or sources to answer; without any, standard input",
+    )
+    parser.add_argument(
+        "--input", help="a file with a text or a JSON object on each line"
+    )
+    parser.add_argument("--split", help="write for the rows of this split instead")
+    parser.add_argument(
+        "--metrics",
+        action="append",
+        default=[],
+        help="with --split: a file name in fmjax/metrics/; repeatable (none)",
+    )
+    parser.add_argument(
+        "--limit", type=int, help="with --split: only the first so many rows (all)"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=1, help="texts for each prompt (1)"
+    )
+    parser.add_argument("--length", type=int, help="new tokens at most (64)")
+    parser.add_argument(
+        "--batch-size", type=int, default=32, help="texts written at a time (32)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of sampling (0)")
+    how = parser.add_argument_group(
+        "choosing tokens (in brackets: a run's default; a --checkpoint has its own)"
+    )
+    how.add_argument(
+        "--temperature",
+        type=float,
+        help="above 0: sample, from logits divided by it; 0: the likeliest token (0)",
+    )
+    how.add_argument(
+        "--top-k", type=int, help="sample from the K likeliest tokens (all)"
+    )
+    how.add_argument(
+        "--top-p",
+        type=float,
+        help="sample from the fewest tokens with this much probability together (all)",
+    )
+    how.add_argument("--beams", type=int, help="more than 1: beam search (1)")
+    how.add_argument(
+        "--length-penalty",
+        type=float,
+        help="beams: sums of log probabilities are divided by length to this power (1)",
+    )
+    how.add_argument(
+        "--repetition-penalty",
+        type=float,
+        help="above 1: tokens that are there already become less likely (1)",
+    )
+    how.add_argument(
+        "--min-length", type=int, help="no end before so many new tokens (0)"
+    )
+    how.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        help="end where this text is written, and cut it off; repeatable",
+    )
     parser.add_argument(
         "--without",
         action="append",
         default=[],
-        help="with --checkpoint: a key of its generation_config.json to leave out",
+        help="with --checkpoint: ignore this key of generation_config.json; repeatable",
     )
     given = cli.parse(parser, argv)
     names = (

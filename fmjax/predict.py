@@ -126,11 +126,13 @@ def read_image(path: str, shape: Sequence[int], resize: bool = True) -> dict[str
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--workdir", required=True, help="a trained run's folder")
-    parser.add_argument("text", nargs="*", help="sentences")
+    parser.add_argument("text", nargs="*", help="texts; without any, standard input")
     parser.add_argument(
-        "--input", help="a file of JSON objects or of texts, a line each"
+        "--input", help="a file with a text or a JSON object on each line"
     )
-    parser.add_argument("--image", action="append", default=[], help="a picture file")
+    parser.add_argument(
+        "--image", action="append", default=[], help="an image file; repeatable"
+    )
     given = cli.parse(parser, argv)
     rows: list[dict[str, Any]] = [{"text": text} for text in given.text]
     if given.input:

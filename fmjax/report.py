@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fmjax import cli
     from fmjax.reporting import run_page
 
-    parser = cli.parser("Writes report.html and report.json of a run into its workdir.")
+    parser = cli.parser("Writes a run's report.html and report.json into its workdir.")
     parser.add_argument("--workdir", required=True, help="a run's folder")
     workdir = cli.parse(parser, argv).workdir
     print(run_page.write(workdir, read(workdir)))

@@ -1,4 +1,4 @@
-"""Run the first steps of a run again and compare the losses bit for bit.
+"""Trains the first steps of a run again and compares all numbers bit for bit.
 
 python -m fmjax.reproduce runs/x [--steps 20] [--json]
 
@@ -167,8 +167,10 @@ def tell(workdir: str, found: Mapping[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("workdir", help="a run's folder")
-    parser.add_argument("--steps", type=int, help="to run again; by default up to 20")
-    parser.add_argument("--json", action="store_true", help="the outcome as JSON")
+    parser.add_argument(
+        "--steps", type=int, help="how many to train again (20 at most)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
     given = cli.parse(parser, argv)
     found = reproduce(given.workdir, given.steps)
     print(json.dumps(found) if given.json else tell(given.workdir, found))

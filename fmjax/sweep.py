@@ -1,6 +1,6 @@
 """Searches a config's fields for the best value of the metric that its runs watch.
 
-python -m fmjax.sweep --config configs/bert/sentiment.py:scratch --study studies/x \
+python -m fmjax.sweep --config configs/bert/sentiment.py:scratch --study studies/x \\
     --trials 20 [--workers 2] [--search.optim.lr=log:1e-5:1e-3] [--config.steps=500 ...]
 python -m fmjax.sweep --study studies/x --show
 
@@ -16,7 +16,6 @@ CUDA_VISIBLE_DEVICES names several devices, they are dealt out to the workers.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import contextlib
 import fcntl
@@ -394,17 +393,25 @@ def show(folder: str | pathlib.Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = cli.bare_parser(__doc__)
+    parser.add_argument(
+        "--config", help="configs/FAMILY/FILE.py[:ARG]; needed, but for --show"
     )
-    parser.add_argument("--config", help="configs/FAMILY/FILE.py[:ARG]")
-    parser.add_argument("--study", required=True, help="where the study is kept")
-    parser.add_argument("--trials", type=int, default=20, help="in all (20)")
+    parser.add_argument("--study", required=True, help="the study's folder")
+    parser.add_argument("--trials", type=int, default=20, help="how many in all (20)")
     parser.add_argument("--workers", type=int, default=1, help="trials at a time (1)")
-    parser.add_argument("--sampler", default="tpe", help=", ".join(study.SAMPLERS))
-    parser.add_argument("--pruner", default="median", help=", ".join(study.PRUNERS))
-    parser.add_argument("--seed", type=int, default=0, help="of what is chosen (0)")
-    parser.add_argument("--show", action="store_true", help="the table as it is now")
+    parser.add_argument(
+        "--sampler", default="tpe", help=f"{', '.join(study.SAMPLERS)} (tpe)"
+    )
+    parser.add_argument(
+        "--pruner", default="median", help=f"{', '.join(study.PRUNERS)} (median)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the sampler's (0)")
+    parser.add_argument(
+        "--show",
+        action="store_true",
+        help="print the table as it is, and search nothing",
+    )
     words = list(sys.argv[1:] if argv is None else argv)
     words, overrides = cli.split_overrides(words)
     words, search = cli.split_overrides(words, "--search.")

@@ -3,8 +3,10 @@
 python -m fmjax.train --config configs/bert/sentiment.py --workdir runs/x
                       [--config.optim.lr=1e-4 ...] [--dry_run]
 
-Stopped by SIGTERM or SIGINT it saves and exits with 75; the same command goes on where
-it was. A finished run's command says so and does nothing.
+--config.a.b=value sets the config's field a.b; a wrong name is refused, and the valid
+ones are listed. Stopped by SIGTERM or SIGINT, a run saves and exits with 75; the same
+command goes on where it was. Given again when the run is finished, it prints the result
+and trains nothing.
 """
 
 from __future__ import annotations
@@ -357,11 +359,19 @@ def run(
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--config", required=True, help="configs/FAMILY/FILE.py[:ARG]")
-    parser.add_argument("--workdir", default="", help="where the run is kept")
     parser.add_argument(
-        "--dry_run", action="store_true", help="costs only; no training"
+        "--workdir", default="", help="the run's folder; needed, but for --dry_run"
     )
-    parser.add_argument("--profile", help="trace steps, as 10:15, to WORKDIR/profile")
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="print parameters, shardings, FLOPs and bytes per device; train nothing",
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="FROM:TO",
+        help="10:15 traces steps 11 to 15 into WORKDIR/profile, for xprof or Perfetto",
+    )
     given = cli.parse(parser, argv)
     if not given.workdir and not given.dry_run:
         parser.error("--workdir is needed, unless --dry_run")

@@ -1,5 +1,7 @@
 """Flags, exit codes, and that a verb is its module."""
 
+import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -163,6 +165,27 @@ class TestVerbs:
         assert exit_.value.code == 0
         said = capsys.readouterr().out
         assert all(verb in said and what in said for verb, what in cli.VERBS.items())
+
+    def test_the_package_is_the_console_script(self):
+        code, out, err = command("-m", "fmjax", "--help")
+        assert (code, err) == (0, "")
+        assert all(what in out for what in cli.VERBS.values())
+        code, out, err = command("-m", "fmjax", "trian")
+        assert (code, out) == (2, "")
+        assert "no verb 'trian'; did you mean 'train'?" in err
+
+    @pytest.mark.parametrize("verb", cli.VERBS)
+    def test_every_flag_says_what_it_does(self, verb, monkeypatch):
+        made = []
+        monkeypatch.setattr(
+            argparse.ArgumentParser,
+            "parse_args",
+            lambda self, *_: made.append(self) or sys.exit(0),
+        )
+        with pytest.raises(SystemExit):
+            importlib.import_module(f"fmjax.{verb}").main([])
+        (parser,) = made
+        assert [a.dest for a in parser._actions if not a.help] == []
 
     @pytest.mark.parametrize("words", [[], ["trian"], ["optim"]])
     def test_an_unknown_verb_is_2(self, words, monkeypatch, capsys):
