@@ -8,8 +8,8 @@ Liu et al. 2019 (arXiv:1901.11504): one encoder, a linear head a task. Examples 
 mixed by the square root of how many a task has (temperature 2), or by
 --config.data.rates="{'sentiment': 2, 'topics': 1, 'tags': 1}"; each task's loss is the
 mean over its own rows of a batch, times its --config.objective.weights. An epoch has
-every example of every task, of the smaller ones several times. Not trained to the end
-here. ':tiny' needs no network.
+every example of every task, those of smaller tasks several times. Not trained to the
+end here. ':tiny' needs no network.
 """
 
 from ml_collections import ConfigDict

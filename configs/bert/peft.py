@@ -7,9 +7,9 @@
 last block, 'bitfit' the biases (Ben Zaken et al. 2022); 'houlsby', 'pfeiffer', 'lora',
 'dora', 'adalora', 'ia3', 'prefix' and 'prompt' train what the transform of that name
 adds, and the classifier. Another family, or a transform of one's own, is the same
-config with other names: --config.transforms="{'lora': {'rank': 4}}". Rates are the
-papers' orders of magnitude; which ones are best in 64 steps, and what a step
-costs, is in experiments/peft/README.md. ':tiny' is LoRA, and needs no network.
+config with other names: --config.transforms="{'lora': {'rank': 4}}". Learning rates
+have the papers' orders of magnitude; experiments/peft/README.md says which are best in
+64 steps, and what a step costs. ':tiny' is LoRA, and needs no network.
 """
 
 from ml_collections import ConfigDict

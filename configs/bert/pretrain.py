@@ -4,13 +4,12 @@
     python -m fmjax.train --config configs/bert/pretrain.py:base --workdir runs/base \
         --config.data.corpus.name=text --config.data.corpus.path=my_texts/
 
-'' is a small cased BERT on the Wikipedia passages of BoolQ's training questions,
-minutes on two cores; experiments/sentiment/README.md has what it gave.
-'base' and 'large' are
-the paper's recipe (section A.2: batch 256, 1M steps, Adam 1e-4, 10k warm-up, linear
-decay, L2 0.01, dropout 0.1; length 512 throughout, where the paper has 128 for 90 % of
-the steps) for a corpus of your own; the paper used 4 to 16 Cloud TPUs for four days.
-They have not been trained here. ':tiny' needs no network.
+'' is a small cased BERT on the Wikipedia passages of BoolQ's training questions, which
+takes minutes on two cores; what it gave is in experiments/sentiment/README.md. 'base'
+and 'large' are the paper's recipe (section A.2: batch 256, 1M steps, Adam 1e-4, 10k
+warm-up, linear decay, L2 0.01, dropout 0.1; length 512 throughout, where the paper has
+128 for 90 % of the steps) for a corpus of your own; the paper used 4 to 16 Cloud TPUs
+for four days. They have not been trained here. ':tiny' needs no network.
 
 'adapt' goes on with such a run on the texts of a domain, before it is fine-tuned there
 (Gururangan et al. 2020, arXiv:2004.10964); not trained here:
@@ -18,9 +17,10 @@ They have not been trained here. ':tiny' needs no network.
     python -m fmjax.train --config configs/bert/pretrain.py:adapt --workdir runs/law \
         --config.init_from.path=runs/pretrain --config.data.corpus.path=law/
 
-It keeps the run's tokenizer. To learn another one from the new texts, of whose tokens
-those that the old one has keep their vectors: --config.tokenizer.path=none
---config.tokenizer.vocab_size=8192 --config.init_from.vocabulary="embed/tokens|mlm/bias"
+It keeps the run's tokenizer. To learn another one from the new texts, add the flags
+--config.tokenizer.path=none --config.tokenizer.vocab_size=8192
+--config.init_from.vocabulary="embed/tokens|mlm/bias"; tokens that the old one has too
+keep their vectors.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""Sentence vectors from MiniLM, whose cosine is how alike two sentences are.
+"""Sentence vectors from MiniLM: their cosine says how alike two sentences are.
 
     python -m fmjax.train --config configs/bert/similarity.py --workdir runs/similar \
         --config.data.path=sts-{split}.jsonl --config.inputs.high=5

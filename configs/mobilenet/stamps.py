@@ -8,9 +8,9 @@ and convolution too, 'bitfit' the batch norms' shifts (the only biases there are
 'adapter', 'lora', 'dora', 'adalora' and 'ia3' train what the transform of that name
 adds, and the head: a bottleneck after every block, or additions to and factors of the
 1x1 convolutions, which are linear maps of every pixel. Batch statistics stay
-ImageNet's, except from scratch. A stamp lies on white; eight categories have thirty
-stamps at least. Results: experiments/stamps/README.md and experiments/peft/README.md.
-':tiny' needs no network.
+ImageNet's, except from scratch. A stamp lies on white; each of the eight categories
+has at least thirty stamps. Results: experiments/stamps/README.md and
+experiments/peft/README.md. ':tiny' needs no network.
 """
 
 from ml_collections import ConfigDict
