@@ -29,7 +29,9 @@ VERBS = {
 def parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser with the flags that every verb has: those of a run of many processes."""
     made = bare_parser(doc)
-    many = made.add_argument_group("several processes (the same command on each)")
+    many = made.add_argument_group(
+        "several processes (the same command on each, but for --process)"
+    )
     many.add_argument(
         "--coordinator", default="", help="host:port of process 0; without, one process"
     )
