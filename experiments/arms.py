@@ -28,8 +28,13 @@ def parser(doc: str | None, workdir: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--workdir", default=workdir, type=pathlib.Path)
-    made.add_argument("--seeds", default=1, type=int)
+    made.add_argument(
+        "--workdir",
+        default=workdir,
+        type=pathlib.Path,
+        help="where runs and the report go (%(default)s)",
+    )
+    made.add_argument("--seeds", default=1, type=int, help="of every net (%(default)s)")
     made.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     return made
 

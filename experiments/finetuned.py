@@ -185,11 +185,21 @@ def main(doc: str, title: str, workdir: str, tasks: Mapping[str, Task]) -> int:
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", default=workdir, type=pathlib.Path)
-    parser.add_argument("--seeds", default=1, type=int)
+    parser.add_argument(
+        "--workdir",
+        default=workdir,
+        type=pathlib.Path,
+        help="where runs and the report go (%(default)s)",
+    )
+    parser.add_argument(
+        "--seeds", default=1, type=int, help="of every net (%(default)s)"
+    )
     parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     parser.add_argument(
-        "--task", action="append", choices=list(tasks), help="all by default"
+        "--task",
+        action="append",
+        choices=list(tasks),
+        help="repeatable; all by default",
     )
     given = parser.parse_args()
     root, began = given.workdir, time.monotonic()

@@ -41,9 +41,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", default="runs/faults", type=pathlib.Path)
-    parser.add_argument("--trials", default=1.0, type=float, help="scales all counts")
-    parser.add_argument("--only", nargs="+", choices=FAULTS, default=list(FAULTS))
+    parser.add_argument(
+        "--workdir",
+        default="runs/faults",
+        type=pathlib.Path,
+        help="where runs and the report go (%(default)s)",
+    )
+    parser.add_argument(
+        "--trials",
+        default=1.0,
+        type=float,
+        help="a factor for all counts (%(default)s)",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=FAULTS,
+        default=list(FAULTS),
+        help="these faults; all by default",
+    )
     given = parser.parse_args()
     cache = given.workdir.absolute() / "measured.json"
     given.workdir.mkdir(parents=True, exist_ok=True)

@@ -26,9 +26,13 @@ from experiments.hostile import corpus, fuzz
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", choices=corpus.KINDS)
-    parser.add_argument("--seconds", type=int, default=3600)
-    parser.add_argument("--corpus", type=Path, help="kept between runs")
+    parser.add_argument("kind", choices=corpus.KINDS, help="of the files")
+    parser.add_argument(
+        "--seconds", type=int, default=3600, help="by the clock (%(default)s)"
+    )
+    parser.add_argument(
+        "--corpus", type=Path, help="a folder of files, kept between runs"
+    )
     given = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="fmjax-hostile-"))
     room, seeds = scratch / "room", given.corpus or scratch / "corpus"

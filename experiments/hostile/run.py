@@ -50,8 +50,12 @@ def table(found: list[dict]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=WHOLE)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--files", type=int, default=WHOLE, help="of each kind (%(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the spoiling (%(default)s)"
+    )
     given = parser.parse_args()
     found = []
     for kind in (*corpus.KINDS, "bombs"):

@@ -92,20 +92,54 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--task", default="sentiment", choices=list(methods.TASKS))
-    parser.add_argument("--workdir", type=pathlib.Path)
-    parser.add_argument("--seeds", default=1, type=int, help="of every method")
-    parser.add_argument("--repeat", action="append", choices=NAMES, help="these alone")
-    parser.add_argument("--episodes", default=1, type=int, help="of few examples")
-    parser.add_argument("--shots", type=int, nargs="*", help="examples a class")
-    parser.add_argument("--steps", type=int, help="of every run; the task's")
-    parser.add_argument("--rates", default=4, type=int, help="tried at most")
     parser.add_argument(
-        "--carry", type=pathlib.Path, help="results whose rates come first"
+        "--task",
+        default="sentiment",
+        choices=list(methods.TASKS),
+        help="net and data (%(default)s)",
     )
-    parser.add_argument("--head", type=float, help="the new head's own rate")
+    parser.add_argument(
+        "--workdir",
+        type=pathlib.Path,
+        help="where runs and the report go (runs/peft, or runs/peft-TASK)",
+    )
+    parser.add_argument(
+        "--seeds", default=1, type=int, help="of every method (%(default)s)"
+    )
+    parser.add_argument(
+        "--repeat",
+        action="append",
+        choices=NAMES,
+        help="methods that have several seeds, repeatable; all by default",
+    )
+    parser.add_argument(
+        "--episodes", default=1, type=int, help="draws of few examples (%(default)s)"
+    )
+    parser.add_argument(
+        "--shots",
+        type=int,
+        nargs="*",
+        help="examples a class to try; the task's by default",
+    )
+    parser.add_argument("--steps", type=int, help="of every run; the task's by default")
+    parser.add_argument(
+        "--rates",
+        default=4,
+        type=int,
+        help="learning rates tried at most (%(default)s)",
+    )
+    parser.add_argument(
+        "--carry", type=pathlib.Path, help="a results.jsonl whose rates are tried first"
+    )
+    parser.add_argument(
+        "--head",
+        type=float,
+        help="the new head's own learning rate; by default it has the net's",
+    )
     parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
-    parser.add_argument("--method", action="append", choices=NAMES)
+    parser.add_argument(
+        "--method", action="append", choices=NAMES, help="repeatable; all by default"
+    )
     given = parser.parse_args()
     task, tiny, began = methods.TASKS[given.task], given.tiny, time.monotonic()
     apart = "" if given.task == "sentiment" else f"-{given.task}"

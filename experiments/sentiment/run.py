@@ -159,8 +159,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", default="runs/sentiment", type=pathlib.Path)
-    parser.add_argument("--seeds", default=3, type=int)
+    parser.add_argument(
+        "--workdir",
+        default="runs/sentiment",
+        type=pathlib.Path,
+        help="where runs and the report go (%(default)s)",
+    )
+    parser.add_argument(
+        "--seeds", default=3, type=int, help="of every net (%(default)s)"
+    )
     parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     parser.add_argument("--full", action="store_true", help="also the public MiniLM")
     given = parser.parse_args()

@@ -67,9 +67,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", default="runs/stamps", type=pathlib.Path)
-    parser.add_argument("--seeds", default=3, type=int)
-    parser.add_argument("--episodes", default=5, type=int, help="of few examples")
+    parser.add_argument(
+        "--workdir",
+        default="runs/stamps",
+        type=pathlib.Path,
+        help="where runs and the report go (%(default)s)",
+    )
+    parser.add_argument(
+        "--seeds", default=3, type=int, help="of every net (%(default)s)"
+    )
+    parser.add_argument(
+        "--episodes", default=5, type=int, help="draws of few stamps (%(default)s)"
+    )
     parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     given = parser.parse_args()
     root, tiny, draws = given.workdir, given.tiny, 200 if given.tiny else 10_000

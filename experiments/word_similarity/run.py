@@ -85,9 +85,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--workdir", default="runs/word_similarity", type=pathlib.Path)
     parser.add_argument(
-        "--checkpoint", default=CHECKPOINT, help="any BERT: a folder or name"
+        "--workdir",
+        default="runs/word_similarity",
+        type=pathlib.Path,
+        help="where runs and the report go (%(default)s)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        default=CHECKPOINT,
+        help="any BERT: a folder or name (%(default)s)",
     )
     given = parser.parse_args()
     root, began = given.workdir, time.monotonic()
