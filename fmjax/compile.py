@@ -29,7 +29,7 @@ from typing import Any
 
 import jax
 
-from fmjax import cli, config, parallel, train
+from fmjax import cli, config, flags, parallel, train
 from fmjax.costs import account, chips, hlo, memory, stand_in
 from fmjax.costs.collectives import axes_of
 
@@ -186,7 +186,7 @@ def fitting(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = flags.parser(__doc__)
     parser.add_argument("--config", required=True, help="configs/FAMILY/FILE.py[:ARG]")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--topology", help="for this TPU slice: v5e:4x4, v5p:4x4x8, ...")

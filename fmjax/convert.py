@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fmjax import checkpoint, cli, config, files, interop, optim, transforms
+from fmjax import checkpoint, cli, config, files, flags, interop, optim, transforms
 from fmjax import workdir as workdirs
 from fmjax.data import tokenizer as tokenizers
 from fmjax.data import weights
@@ -261,7 +261,7 @@ def _check_roles(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = flags.parser(__doc__)
     parser.add_argument("--workdir", required=True, help="the run's folder")
     way = parser.add_mutually_exclusive_group(required=True)
     way.add_argument(

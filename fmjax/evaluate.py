@@ -5,7 +5,7 @@ python -m fmjax.evaluate --workdir runs/x --data.name=csv --data.path=other.csv 
     --same pos=positive --same neg=negative
 
 --data.* flags evaluate on other data than the run's; --same says which of the run's
-classes one of theirs is.
+classes one of theirs is. --metrics is the name of a file in fmjax/metrics/.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fmjax import cli, config, elsewhere, parallel, prompts, step
+from fmjax import cli, config, elsewhere, flags, parallel, prompts, step
 from fmjax import workdir as workdirs
 from fmjax.data import batches
 
@@ -131,22 +131,14 @@ def measure(metric: str, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = flags.parser(__doc__)
     parser.add_argument("--workdir", required=True, help="a trained run's folder")
+    parser.add_argument("--split", action="append", help="repeatable (test)")
     parser.add_argument(
-        "--split", action="append", help="which split; repeatable (test)"
+        "--metrics", action="append", help="repeatable (the objective's own)"
     )
     parser.add_argument(
-        "--metrics",
-        action="append",
-        help="a file name in fmjax/metrics/; repeatable (the objective's own)",
-    )
-    parser.add_argument(
-        "--same",
-        action="append",
-        default=[],
-        metavar="THEIRS=OURS",
-        help="with --data.*: their class THEIRS is the run's class OURS; repeatable",
+        "--same", action="append", default=[], help="THEIRS=OURS, a class; repeatable"
     )
     words = list(sys.argv[1:] if argv is None else argv)
     words, data = cli.split_overrides(words, "--data.")

@@ -14,7 +14,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from fmjax import checkpoint, cli, config
+from fmjax import checkpoint, cli, config, flags
 from fmjax.keeping.digests import Damaged
 
 ROOMS = ("checkpoints", "best")
@@ -51,7 +51,7 @@ def _check(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = flags.parser(__doc__)
     parser.add_argument("workdir", help="a run's folder")
     parser.add_argument(
         "--json", action="store_true", help="print a JSON line for each step"

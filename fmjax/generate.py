@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fmjax import cli, config, evaluate, generation, interop, predict
+from fmjax import cli, config, evaluate, flags, generation, interop, predict
 from fmjax import workdir as workdirs
 from fmjax.data import tokenizer as tokenizers
 from fmjax.data.inputs import seq2seq
@@ -295,7 +295,7 @@ def _read(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = flags.parser(__doc__)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--workdir", help="a trained run's folder")
     model.add_argument(

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from fmjax import cli, config, evaluate
+from fmjax import cli, config, evaluate, flags
 from fmjax import workdir as workdirs
 from fmjax.data.images import decode
 
@@ -124,7 +124,7 @@ def read_image(path: str, shape: Sequence[int], resize: bool = True) -> dict[str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = flags.parser(__doc__)
     parser.add_argument("--workdir", required=True, help="a trained run's folder")
     parser.add_argument("text", nargs="*", help="texts; without any, standard input")
     parser.add_argument(

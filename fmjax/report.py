@@ -178,10 +178,12 @@ def read(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from fmjax import cli
+    from fmjax import cli, flags
     from fmjax.reporting import run_page
 
-    parser = cli.parser("Writes a run's report.html and report.json into its workdir.")
+    parser = flags.parser(
+        "Writes a run's report.html and report.json into its workdir."
+    )
     parser.add_argument("--workdir", required=True, help="a run's folder")
     workdir = cli.parse(parser, argv).workdir
     print(run_page.write(workdir, read(workdir)))

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fmjax import cli, config, report, train
+from fmjax import cli, config, flags, report, train
 from fmjax import workdir as workdirs
 
 STEPS = 20  # as many as are run again by default, where a record ends there
@@ -165,7 +165,7 @@ def tell(workdir: str, found: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = flags.parser(__doc__)
     parser.add_argument("workdir", help="a run's folder")
     parser.add_argument(
         "--steps", type=int, help="how many to train again (20 at most)"

@@ -33,7 +33,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import IO, Any
 
-from fmjax import cli, config, files, report
+from fmjax import cli, config, files, flags, report
 from fmjax.search import ranges, study
 
 TRAIN = (sys.executable, "-m", "fmjax.train")
@@ -393,7 +393,7 @@ def show(folder: str | pathlib.Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.bare_parser(__doc__)
+    parser = flags.bare_parser(__doc__)
     parser.add_argument(
         "--config", help="configs/FAMILY/FILE.py[:ARG]; needed, but for --show"
     )

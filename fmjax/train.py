@@ -6,7 +6,8 @@ python -m fmjax.train --config configs/bert/sentiment.py --workdir runs/x
 --config.a.b=value sets the config's field a.b; a wrong name is refused, and the valid
 ones are listed. Stopped by SIGTERM or SIGINT, a run saves and exits with 75; the same
 command goes on where it was. Given again when the run is finished, it prints the result
-and trains nothing.
+and trains nothing. --dry_run needs no --workdir; it prints parameters, shardings, FLOPs
+and bytes per device. --profile writes to WORKDIR/profile, for xprof or Perfetto.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fmjax import bits, cli, config, copies, files, offload, sharding, watching
+from fmjax import bits, cli, config, copies, files, flags, offload, sharding, watching
 from fmjax import checkpoint as checkpoints
 from fmjax import optim as optimizers
 from fmjax import parallel as devices
@@ -357,21 +358,13 @@ def run(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = cli.parser(__doc__)
+    parser = flags.parser(__doc__)
     parser.add_argument("--config", required=True, help="configs/FAMILY/FILE.py[:ARG]")
+    parser.add_argument("--workdir", default="", help="the run's folder")
     parser.add_argument(
-        "--workdir", default="", help="the run's folder; needed, but for --dry_run"
+        "--dry_run", action="store_true", help="print what a step costs; train nothing"
     )
-    parser.add_argument(
-        "--dry_run",
-        action="store_true",
-        help="print parameters, shardings, FLOPs and bytes per device; train nothing",
-    )
-    parser.add_argument(
-        "--profile",
-        metavar="FROM:TO",
-        help="10:15 traces steps 11 to 15 into WORKDIR/profile, for xprof or Perfetto",
-    )
+    parser.add_argument("--profile", help="10:15 traces steps 11 to 15")
     given = cli.parse(parser, argv)
     if not given.workdir and not given.dry_run:
         parser.error("--workdir is needed, unless --dry_run")

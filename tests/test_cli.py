@@ -10,7 +10,7 @@ import sys
 import jax
 import pytest
 
-from fmjax import cli, predict, train
+from fmjax import cli, flags, predict, train
 from fmjax.config import ConfigError
 from tests.runs import ROOT
 
@@ -63,7 +63,7 @@ class TestSplitOverrides:
 
 class TestParse:
     def test_gathers_overrides_where_there_is_a_config(self):
-        made = cli.parser("doc")
+        made = flags.parser("doc")
         made.add_argument("--config")
         given = cli.parse(made, ["--config", "a.py", "--config.x.y=1"])
         assert (given.config, given.overrides) == ("a.py", {"x.y": "1"})
