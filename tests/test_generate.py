@@ -151,12 +151,9 @@ def test_what_can_not_write_says_so(trained, capsys):
         generate.generate(trained("gpt"), [])
     with pytest.raises(config.ConfigError, match="give prompts"):
         generate.split(trained("gpt"))
+    words = ["--workdir", str(trained("gpt")), "--top-k", "3", "--length", "4", "a"]
     with pytest.raises(SystemExit) as stopped:
-        cli.run(
-            lambda: generate.main(
-                ["--workdir", str(trained("gpt")), "--top-k", "3", "a"]
-            )
-        )
+        cli.run(lambda: generate.main(words))
     assert stopped.value.code == 2
     assert "give a temperature" in capsys.readouterr().err
 

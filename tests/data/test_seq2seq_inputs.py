@@ -62,7 +62,7 @@ def test_both_sides_together_are_the_window(words):
     mean_span=strategies.floats(1, 10),
     seed=strategies.integers(0, 99),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_as_many_tokens_are_hidden_as_asked(length, rate, mean_span, seed):
     hidden, spans = span_corruption.counts(length, rate, mean_span)
     mask = span_corruption.noise_mask(

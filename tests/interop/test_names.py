@@ -45,7 +45,6 @@ ALIASES = {
 
 few = settings(
     max_examples=6,
-    deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
