@@ -11,9 +11,10 @@ random values. Any other text-to-text task is the same config with other templat
 --config.inputs.source='summarize: {text}' --config.inputs.target='{summary}'. ':tiny'
 needs no network.
 
-As run by `python -m experiments.t5.run` (one busy core, 3.5 minutes for both): accuracy
-0.622 on the 3,270 test questions from either start, which is that of the commoner
-answer. It fits a core's few minutes, not the task.
+As run by `python -m experiments.t5.run --seeds 3` (one busy core, 5 to 12 minutes
+each): accuracy 0.634 [0.619, 0.650] on the 3,270 test questions, 0.636 [0.621, 0.651]
+from scratch, where the commoner answer has 0.622. So small a net barely learns the
+task.
 """
 
 from ml_collections import ConfigDict

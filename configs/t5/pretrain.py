@@ -9,8 +9,8 @@ published sizes have the recipe of the paper's last section (512 tokens, 2,048 w
 step, 1M steps, Adafactor, rate 1/sqrt(max(n, 10,000)); the ramp up to it is ours) for a
 corpus of your own; 1.1 is without dropout. ':tiny' needs no network.
 
-'' as run by `python -m experiments.t5.run` (one busy core, 3.5 minutes): validation
-loss 5.08 nats a target token, accuracy 0.294. The published sizes have not been trained
+'' as run by `python -m experiments.t5.run` (one busy core, 24 minutes): validation
+loss 3.82 nats a target token, accuracy 0.352. The published sizes have not been trained
 here.
 """
 
