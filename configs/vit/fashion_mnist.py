@@ -5,9 +5,10 @@
 49 patches of 4 x 4, 6 blocks of width 128, the mean of the patches; AdamW 1e-3 with
 warm-up and cosine, 10 epochs, moved by up to 2 pixels, mirrored, 10 % label smoothing;
 the best weights by 5,000 of the 60,000 training images. Published neighbours: small
-CNNs 91-93 %. Ours: not run to the end yet. 'small' is 4 blocks of width 64, 1 epoch,
-no dropout, and the encoder of configs/mae/fashion_mnist.py with its fixed positions:
-61.8 %, far from trained (experiments/self_supervision). ':tiny' needs no network.
+CNNs 91-93 %. Ours: 83.1 % (experiments/fashion_mnist), one seed, not tuned. 'small' is
+4 blocks of width 64, 1 epoch, no dropout, and the encoder of
+configs/mae/fashion_mnist.py with its fixed positions: 61.8 %, far from trained
+(experiments/self_supervision). ':tiny' needs no network.
 """
 
 from ml_collections import ConfigDict
