@@ -23,7 +23,7 @@ from fmjax.reporting import figures
 from fmjax.train import train
 
 
-def parser(doc: str | None, workdir: str) -> argparse.ArgumentParser:
+def parser(doc: str | None, workdir: str, seeds: int = 1) -> argparse.ArgumentParser:
     """What every experiment is asked with: --workdir, --seeds and --tiny."""
     made = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -34,7 +34,9 @@ def parser(doc: str | None, workdir: str) -> argparse.ArgumentParser:
         type=pathlib.Path,
         help="where runs and the report go (%(default)s)",
     )
-    made.add_argument("--seeds", default=1, type=int, help="of every net (%(default)s)")
+    made.add_argument(
+        "--seeds", default=seeds, type=int, help="of every net (%(default)s)"
+    )
     made.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     return made
 

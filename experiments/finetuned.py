@@ -6,7 +6,6 @@ published test split, with intervals and paired differences.
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
 import time
@@ -182,19 +181,7 @@ def main(doc: str, title: str, workdir: str, tasks: Mapping[str, Task]) -> int:
     doc, title: of the experiment; workdir: where it is kept by default; tasks: by name,
     which is the name of a task's folder. Several can be chosen from by --task.
     """
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--workdir",
-        default=workdir,
-        type=pathlib.Path,
-        help="where runs and the report go (%(default)s)",
-    )
-    parser.add_argument(
-        "--seeds", default=1, type=int, help="of every net (%(default)s)"
-    )
-    parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
+    parser = arms.parser(doc, workdir)
     parser.add_argument(
         "--task",
         action="append",

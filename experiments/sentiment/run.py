@@ -11,7 +11,6 @@ runs/sentiment (--workdir): report.html, report.json, results.jsonl, the runs' f
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
 import time
@@ -156,19 +155,7 @@ def write(root: pathlib.Path, facts: dict, results: dict, folders: dict, note: s
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--workdir",
-        default="runs/sentiment",
-        type=pathlib.Path,
-        help="where runs and the report go (%(default)s)",
-    )
-    parser.add_argument(
-        "--seeds", default=3, type=int, help="of every net (%(default)s)"
-    )
-    parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
+    parser = arms.parser(__doc__, "runs/sentiment", seeds=3)
     parser.add_argument("--full", action="store_true", help="also the public MiniLM")
     given = parser.parse_args()
     root, began = given.workdir, time.monotonic()

@@ -11,9 +11,7 @@ runs' folders.
 
 from __future__ import annotations
 
-import argparse
 import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,22 +62,10 @@ def few(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--workdir",
-        default="runs/stamps",
-        type=pathlib.Path,
-        help="where runs and the report go (%(default)s)",
-    )
-    parser.add_argument(
-        "--seeds", default=3, type=int, help="of every net (%(default)s)"
-    )
+    parser = arms.parser(__doc__, "runs/stamps", seeds=3)
     parser.add_argument(
         "--episodes", default=5, type=int, help="draws of few stamps (%(default)s)"
     )
-    parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
     given = parser.parse_args()
     root, tiny, draws = given.workdir, given.tiny, 200 if given.tiny else 10_000
     shots = (1, 2) if tiny else SHOTS

@@ -1,6 +1,6 @@
 """T5 at small scale: does span corruption help to answer yes-or-no questions?
 
-    python -m experiments.t5.run [--seeds 1]
+    python -m experiments.t5.run [--seeds 1]    # of the fine-tuning
 
 Fetches the passages, learns a vocabulary, pre-trains a small T5 by span corruption,
 fine-tunes it for BoolQ as text to text, trains the same network from scratch, and lets
@@ -11,7 +11,6 @@ results.jsonl, loss.svg, the runs' folders.
 
 from __future__ import annotations
 
-import argparse
 import collections
 import json
 import pathlib
@@ -126,13 +125,7 @@ def write(root: pathlib.Path, results: dict, folders: dict, note: str):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--workdir", default="runs/t5", type=pathlib.Path)
-    parser.add_argument("--seeds", default=1, type=int, help="of the fine-tuning")
-    parser.add_argument("--tiny", action="store_true", help="made-up data, seconds")
-    given = parser.parse_args()
+    given = arms.parser(__doc__, "runs/t5").parse_args()
     root, began = given.workdir, time.monotonic()
     cli.cache()
 
