@@ -18,6 +18,7 @@ from fmjax.layers.norm import norm
 from fmjax.layers.patches import Embed, check_images
 from fmjax.layers.transformer import MLP, Block, stack
 
+xavier = nn.initializers.xavier_uniform()
 POOLS = ("cls", "mean", "map")
 POSITIONS = ("learned", "sincos")
 
@@ -61,6 +62,9 @@ class Model(nn.Module):
     norm_last: mean, then norm, as MAE's fine-tuning has it, and not norm, then mean.
     positions: 'learned' table, or 'sincos' on the grid, fixed and no parameter.
     order, norm, qk_norm, use_bias, mlp_bias: as in `layers.transformer.Block`.
+
+    Kernels begin as in the authors' code: by Glorot and Bengio 2010, eq. 16, the
+    patches' by their fan-in, the classes' at zero.
 
     Raises ValueError, when traced, where inputs have another shape or type, patches do
     not tile the image, or a field has no meaning.
@@ -109,6 +113,7 @@ class Model(nn.Module):
             self.image,
             front=self.front,
             positions=self.positions,
+            kernel_init=nn.initializers.lecun_normal(),
             dtype=self.dtype,
             name="embed",
         )(inputs)
@@ -127,6 +132,7 @@ class Model(nn.Module):
                 attention_dropout=self.attention_dropout,
                 implementation=self.implementation,
                 eps=self.eps,
+                kernel_init=xavier,
                 dtype=self.dtype,
                 name=f"layer{i}",
             )
@@ -193,8 +199,16 @@ class AttentionPool(nn.Module):
         width = x.shape[-1]
         query = self.param("query", nn.initializers.normal(width**-0.5), (1, width))
         query = jnp.broadcast_to(query.astype(x.dtype), (len(x), 1, width))
-        attention = Attention(self.heads, dtype=self.dtype, name="attention")
+        attention = Attention(
+            self.heads, kernel_init=xavier, dtype=self.dtype, name="attention"
+        )
         y, _ = attention(query, x)
         normalise = norm(self.norm, self.eps, self.dtype, "norm")
-        mlp = MLP(self.mlp_width, self.activation, dtype=self.dtype, name="mlp")
+        mlp = MLP(
+            self.mlp_width,
+            self.activation,
+            kernel_init=xavier,
+            dtype=self.dtype,
+            name="mlp",
+        )
         return (y + mlp(normalise(y)))[:, 0]
