@@ -70,6 +70,23 @@ def test_split_folders(tmp_path):
         image_folder.load("test", path=str(tmp_path), size=4)
 
 
+def test_classes_without_a_folder_are_named(root, tmp_path):
+    given = {"path": str(root), "size": 4, "holdout": (0, 0)}
+    found = image_folder.load("train", **given, classes=["dog", "cat"])
+    assert (found.classes, found.facts["counts"]["dog"]) == (("dog", "cat"), 41)
+    message = r"images for classes=cow, Dog; there are cat, dog$"
+    with pytest.raises(ValueError, match=message):
+        image_folder.load("train", **given, classes=["cow", "cat", "Dog"])
+    # A split may lack examples of a class that another has.
+    for place in ("train/a", "train/b", "test/a"):
+        picture(tmp_path / "own" / place / "1.png", 1)
+    given = {"path": str(tmp_path / "own"), "size": 4}
+    found = image_folder.load("test", **given, classes=["a", "b"])
+    assert found.facts["counts"] == {"a": 1, "b": 0}
+    with pytest.raises(ValueError, match=r"own for classes=c; there are a, b$"):
+        image_folder.load("test", **given, classes=["a", "b", "c"])
+
+
 def test_bad_images_are_named_and_kept_in_mind(root):
     data = (root / "cat" / "1.png").read_bytes()
     (root / "cat" / "cut.png").write_bytes(data[: len(data) // 2])

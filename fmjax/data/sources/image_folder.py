@@ -27,10 +27,12 @@ def load(
     size: H and W, or one number for both; images are resized to it, once, into home().
         None: images keep their sizes and are decoded when they are asked for, and
         inputs.size is for the inputs to set.
-    channels: 3 (RGB) or 1 (grey). classes: names by label; without them the folders'.
+    channels: 3 (RGB) or 1 (grey). classes: names by label, each with a folder in one
+        split at least; without them the folders'.
     bad_rows: 'refuse' or 'skip' files that `images.decode` does not read.
 
-    Raises ValueError on bad files with their names, FileNotFoundError without images.
+    Raises ValueError on bad files with their names and on classes without a folder,
+    FileNotFoundError without images.
     """
     check_split(split)
     shares, shape = tables.check_holdout(holdout), sides(size)
@@ -44,6 +46,13 @@ def load(
     odd = sorted(set(_folders(folder)) - set(names))
     if odd and not classes:
         raise ValueError(f"{folder} has classes that {named} has not: {', '.join(odd)}")
+    roots = [p for x in SPLITS if (p := root / x).is_dir()] if by_split else [root]
+    if missing := [x for x in names if not any((p / x).is_dir() for p in roots)]:
+        there = sorted({name for p in roots for name in _folders(p)})
+        raise ValueError(
+            f"no folder in {root} for classes={', '.join(missing)}; there are "
+            f"{', '.join(there) or 'none'}"
+        )
     files = [
         (file, label)
         for label, name in enumerate(names)
