@@ -8,7 +8,7 @@ import pytest
 
 from fmjax import compile, config, parallel
 from fmjax.config import ConfigError
-from fmjax.costs import chips, collectives, stand_in
+from fmjax.costs import account, chips, collectives, stand_in
 from tests import runs
 
 GPT = "configs/gpt/language_model.py"
@@ -56,6 +56,25 @@ def test_on_this_machine(tmp_path, capsys, kept_cache):
     assert "model FLOPs" in printed
     assert "embed/tokens/embedding" in printed
     assert "seconds_at_least" not in found, "no roofline of a CPU is known"
+
+
+@pytest.mark.parametrize("more", [0, 3])
+def test_collectives_that_are_not_listed_are_counted(more):
+    kinds = {
+        f"all-gather over axis{i}": {"bytes": 2**20 * (20 - i), "times": i + 1}
+        for i in range(8 + more)
+    }
+    found = {"mesh": {"data": 4}, "devices": 4, "parameters": 1, "batch_size": 4}
+    found |= {"model_flops": 1, "state_bytes": 1, "fits": True, "compile_seconds": 1}
+    found |= {f"{name}_bytes": 1 for name in ("argument", "temporary", "code")}
+    found |= {"flops_per_device": 1, "useful": 1, "hbm_traffic_bytes": 1}
+    found |= {"loops_of_unknown_length": [], "largest_arrays": []}
+    text = account.compiled_table(found | {"collectives": kinds})
+    assert text.count("all-gather over axis") == 8
+    line = [x.split() for x in text.splitlines() if " more " in x]
+    # 12 + 11 + 10 MiB in 9 + 10 + 11.
+    words = ["and", "3", "more", "33.00", "MiB", "in", "30"]
+    assert [[w for w in x if w != "│"] for x in line] == ([words] if more else [])
 
 
 def test_of_devices_that_are_nowhere(tmp_path, capsys, kept_cache):

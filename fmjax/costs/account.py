@@ -86,8 +86,12 @@ def compiled_table(found: dict[str, Any]) -> str:
         rows["FLOPs a device"] = f"{found['flops_per_device']:.4g}"
         rows["of which the model's"] = f"{found['useful']:.1%}"
         rows["HBM traffic a device"] = size(found["hbm_traffic_bytes"])
-        for name, row in list(found["collectives"].items())[:8]:
+        kinds = [*found["collectives"].items()]  # the largest first
+        for name, row in kinds[:8]:
             rows[f"  {name}"] = f"{size(row['bytes'])} in {row['times']:,}"
+        if rest := [row for _, row in kinds[8:]]:
+            moved, times = (sum(row[x] for row in rest) for x in ("bytes", "times"))
+            rows[f"  and {len(rest)} more"] = f"{size(moved)} in {times:,}"
         if found["loops_of_unknown_length"]:
             names = ", ".join(found["loops_of_unknown_length"])
             rows["loops of unknown length, counted once"] = names
