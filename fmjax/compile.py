@@ -224,6 +224,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--json", default="", metavar="FILE", help="also write everything to this file"
     )
     given = cli.parse(parser, argv)
+    if given.devices is not None and given.devices < 1:
+        raise config.ConfigError(f"--devices {given.devices}: 1 or more are needed")
     if jax.config.jax_platforms is None:  # type: ignore[attr-defined]
         jax.config.update("jax_platforms", "cpu")  # the slice is elsewhere, or nowhere
     settings = config.load(given.config, given.overrides)

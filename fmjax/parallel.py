@@ -66,19 +66,19 @@ def plan(
     'optimizer' keeps the optimizer's arrays in the hosts' memory, from where they come
     for each update. Raises ConfigError where the numbers do not fit.
     """
+    sharding.check(params, mesh, devices=devices, slices=slices, shards=shards)
     if determinism == "bits":
         bits.threads(shards)
     there = jax.devices() if there is None else there
     found = list(range(there)) if isinstance(there, int) else list(there)
     count = len(found) if devices is None else devices
-    if not 0 < count <= len(found):
+    if count > len(found):
         raise ConfigError(
             f"parallel.devices={count}, but there are {len(found)}; on a CPU set "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={count}"
         )
     if how not in ("jit", "pmap"):
         raise ConfigError(f"parallel.how={how!r}; {suggest(str(how), ('jit', 'pmap'))}")
-    sharding.check(params, mesh)
     made = Plan(sharding.mesh(mesh, found[:count], slices), how, params)
     if how == "pmap" and (params != "replicate" or len(mesh) > 1 or not made.cut):
         raise ConfigError(

@@ -124,18 +124,31 @@ def mesh(axes: Sequence[tuple[str, int]], devices: Sequence, slices: int = 1) ->
     return Mesh(made, names, axis_types=types)
 
 
-def check(rules: Rules, axes: Sequence[tuple[str, int]]) -> None:
-    """Raises ConfigError for a mesh that is none, for a preset that is unknown, and
-    for one whose axis is not there.
+def check(rules: Rules, axes: Sequence[tuple[str, int]], **numbers: Any) -> None:
+    """Raises ConfigError for a mesh or a table of rules that is none, for a preset
+    that is unknown, for one whose axis is not there, and for `numbers` below 1.
+
+    numbers: of parallel.*, by name; `devices` may be None, for all.
     """
-    pairs = [axis for axis in axes if isinstance(axis, tuple | list) and len(axis) == 2]
-    names = [str(name) for name, _ in pairs]
-    if not 0 < len(axes) == len(pairs) == len(set(names)):
+    for name, value in numbers.items():
+        every = ", or None for all there are" if name == "devices" else ""
+        if every and value is None:
+            continue
+        if type(value) is not int or value < 1:
+            raise ConfigError(
+                f"parallel.{name}={value!r}: a whole number is needed, 1 or more{every}"
+            )
+    listed = axes if isinstance(axes, tuple | list) else []
+    pairs = [x for x in listed if isinstance(x, tuple | list) and len(x) == 2]
+    pairs = [(a, n) for a, n in pairs if isinstance(a, str) and type(n) is int]
+    names = [name for name, _ in pairs]
+    if not 0 < len(listed) == len(pairs) == len(set(names)):
         raise ConfigError(
-            f"parallel.mesh={axes!r}: (axis, size) pairs with names of their own are "
-            "needed, as (('data', -1),) or (('data', -1), ('model', 4))"
+            f"parallel.mesh={axes!r}: (axis, size) pairs with names of their own and "
+            "whole sizes are needed, as (('data', -1),) or (('data', -1), ('model', 4))"
         )
     if not isinstance(rules, str):
+        _check_table(rules)
         return
     if rules not in PRESETS:
         raise ConfigError(f"parallel.params={rules!r}; {suggest(rules, PRESETS)}")
@@ -145,6 +158,40 @@ def check(rules: Rules, axes: Sequence[tuple[str, int]]) -> None:
             f"which is not among {', '.join(names)}: set "
             "parallel.mesh=(('data', -1), ('model', 2))"
         )
+
+
+def _check_table(rules: Any) -> None:
+    """Raises ConfigError where `rules` is no table of (pattern, partition)."""
+    whole = f"parallel.params={rules!r}"
+    if not isinstance(rules, tuple | list) or not rules:
+        raise ConfigError(
+            f"{whole}: one of {', '.join(PRESETS)} is needed, or a table of (pattern, "
+            "partition), as (('embed/.*', ('model', None)), ('.*', ()))"
+        )
+    for rule in rules:
+        good = isinstance(rule, tuple | list) and len(rule) == 2
+        if not good or not isinstance(rule[0], str) or not _partition(rule[1]):
+            raise ConfigError(
+                f"{whole}: {rule!r} is no (pattern, partition); a partition has a mesh "
+                "axis, several or None for each dimension, as ('model', None)"
+            )
+        try:
+            re.compile(rule[0])
+        except re.error as error:
+            raise ConfigError(
+                f"parallel.params: {rule[0]!r} is no pattern: {error}"
+            ) from error
+
+
+def _partition(axes: Any) -> bool:
+    """Is it a sequence of mesh axes, tuples of them and None?"""
+    several = lambda x: isinstance(x, tuple | list)  # noqa: E731
+    return several(axes) and all(
+        x is None
+        or isinstance(x, str)
+        or (several(x) and all(isinstance(name, str) for name in x))
+        for x in axes
+    )
 
 
 def _misfit(axes: Sequence, path: str, shape: tuple, mesh: Any, where: str) -> str:

@@ -108,6 +108,13 @@ def test_what_a_model_costs_whatever_surrounds_it():
         assert count(model=given["model"] | {"remat": "full"}) == plain
 
 
+@pytest.mark.parametrize("count", ["0", "-1"])
+def test_no_devices_are_refused(count):
+    words = ["--config", f"{runs.ROOT}/{GPT}:tiny", "--devices", count]
+    with pytest.raises(ConfigError, match=f"--devices {count}: 1 or more are needed"):
+        compile.main(words)
+
+
 def test_no_slices_are_refused(kept_cache):
     words = ["--config", f"{runs.ROOT}/{GPT}:tiny", "--devices", "8", "--slices", "0"]
     with pytest.raises(ConfigError, match=r"parallel\.slices=0"):

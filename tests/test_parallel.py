@@ -1,6 +1,7 @@
 """Meshes, where arrays live, compiled steps, and being told to stop."""
 
 import functools
+import os
 import re
 
 import jax
@@ -57,8 +58,31 @@ class TestPlan:
                 {"devices": 9},
                 "parallel.devices=9, but there are 8; on a CPU set XLA_FLAGS=",
             ),
-            ({"devices": 0}, "parallel.devices=0, but there are 8"),
-            ({"devices": -1}, "parallel.devices=-1, but there are 8"),
+            ({"devices": 0}, "parallel.devices=0: a whole number is needed, 1 or"),
+            ({"devices": -1}, "parallel.devices=-1: a whole number is needed, 1 or"),
+            ({"devices": 2.5}, "parallel.devices=2.5: a whole number is needed"),
+            ({"devices": "two"}, "1 or more, or None for all there are"),
+            ({"devices": True}, "parallel.devices=True: a whole number is needed"),
+            ({"slices": 2.5}, "parallel.slices=2.5: a whole number is needed"),
+            ({"slices": "2x"}, "parallel.slices='2x': a whole number is needed"),
+            ({"slices": None}, "parallel.slices=None: a whole number is needed"),
+            ({"shards": 2.5}, "parallel.shards=2.5: a whole number is needed"),
+            ({"shards": -8, "determinism": "bits"}, "parallel.shards=-8: a whole"),
+            ({"determinism": 5}, "parallel.determinism=5: it is None or 'bits'"),
+            ({"offload": 5}, "parallel.offload=5: it is None or 'optimizer'"),
+            ({"mesh": None}, "parallel.mesh=None: (axis, size) pairs"),
+            ({"mesh": 8}, "parallel.mesh=8: (axis, size) pairs"),
+            ({"mesh": (("data", "x"),)}, "and whole sizes are needed"),
+            ({"mesh": (("data", 8.0),)}, "and whole sizes are needed"),
+            ({"mesh": ((1, 8),)}, "(axis, size) pairs with names"),
+            ({"how": 5}, "parallel.how=5; known: jit, pmap"),
+            ({"params": None}, "parallel.params=None: one of replicate, fsdp,"),
+            ({"params": 5}, "or a table of (pattern, partition)"),
+            ({"params": ()}, "parallel.params=(): one of"),
+            ({"params": ("fsdp",)}, "'fsdp' is no (pattern, partition)"),
+            ({"params": ((".*", "data"),)}, "as ('model', None)"),
+            ({"params": ((".*", (1,)),)}, "('.*', (1,)) is no (pattern, partition)"),
+            ({"params": (("(", ()),)}, "'(' is no pattern: missing )"),
             (
                 {"mesh": (("data", 3),)},
                 "does not fit 8 devices: the sizes must multiply to 8",
@@ -83,6 +107,12 @@ class TestPlan:
     def test_refuses(self, fields, message):
         with pytest.raises(ConfigError, match=re.escape(message)):
             parallel.plan(**fields)
+
+    def test_wrong_numbers_leave_the_environment_alone(self, monkeypatch):
+        monkeypatch.delenv("NPROC", raising=False)
+        with pytest.raises(ConfigError, match="shards='x'"):
+            parallel.plan(shards="x", determinism="bits")
+        assert "NPROC" not in os.environ
 
     def test_a_mesh_that_a_slice_has_no_sides_for(self, monkeypatch):
         def torus(*args, **kwargs):

@@ -117,6 +117,8 @@ def test_a_wrong_setting_ends_a_process_with_2_and_no_traceback(tmp_path):
         ("--config.steps=3 parsecs", "'7 epochs'"),
         ("--config.batch_sise=3", "did you mean 'batch_size'?"),
         ("--config.parallel.devices=3", "nearest: 15, 18"),
+        ("--config.parallel.devices=2.5", "devices=2.5: a whole number is needed"),
+        ("--config.parallel.devices=two", "devices='two': a whole number is needed"),
         ("--config.model.classes=7", "10 classes"),
         ("--config.evaluate.metric=validation/los", "did you mean 'validation/loss'?"),
         ("--config.data.shape=(2,2,1)", "use fewer channels"),
