@@ -11,13 +11,19 @@ from fmjax.objectives import top1
 METRICS = ("question_answering",)
 
 
-def objective(apply, params, extras, batch, key):
+LONGEST = 30  # pieces of an answer, as in the authors' run_squad.py
+
+
+def objective(apply, params, extras, batch, key, *, max_answer: int = LONGEST):
     """Sums of the cross-entropies of start and end (nats), halved, and of exact spans.
 
     The model returns logits [B, T, 2]. batch: inputs {tokens, types, mask bool [B, T]},
     start and end int32 [B] (the last piece, included; both 0, [CLS], where the window
-    has no answer), mask float32 [B].
+    has no answer), mask float32 [B]. max_answer: the longest answer that `predict`
+    takes, in pieces; the sums do not depend on it.
+    Raises ValueError where max_answer is no whole number from 1.
     """
+    _check(max_answer)
     logits, extras = _logits(apply, params, extras, batch, key)
     mask, wanted = batch["mask"], jnp.stack([batch["start"], batch["end"]])
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, wanted).mean(0)
@@ -28,13 +34,14 @@ def objective(apply, params, extras, batch, key):
 
 
 def predict(
-    apply, params, extras, batch, *, max_answer: int = 30
+    apply, params, extras, batch, *, max_answer: int = LONGEST
 ) -> dict[str, jax.Array]:
     """The best span start <= end < start + max_answer within the context, or [CLS].
 
     first, last: int32 [B], pieces, the last one included; margin: float32 [B], the
-    span's score less that of no answer (start = end = 0).
+    span's score less that of no answer (start = end = 0). Raises as `objective`.
     """
+    _check(max_answer)
     logits, _ = _logits(apply, params, extras, batch, None)
     context = (batch["inputs"]["types"] == 1) & batch["inputs"]["mask"]
     start, end = jnp.where(context, logits, -jnp.inf)
@@ -50,6 +57,14 @@ def predict(
         "last": (best % length).astype(jnp.int32),
         "margin": flat.max(-1) - none,
     }
+
+
+def _check(max_answer) -> None:
+    if type(max_answer) is not int or max_answer < 1:
+        raise ValueError(
+            f"objective.max_answer={max_answer!r}: the longest answer in pieces, a "
+            f"whole number from 1 (by default {LONGEST})"
+        )
 
 
 def _logits(apply, params, extras, batch, key):

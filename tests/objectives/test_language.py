@@ -7,12 +7,14 @@ import optax
 import pytest
 from scipy.special import log_softmax
 
+from fmjax import config
 from fmjax.objectives import (
     cosine_similarity,
     next_token,
     span_qa,
     token_classify,
 )
+from tests import runs
 
 RNG = np.random.default_rng(0)
 B, T, V = 4, 7, 9
@@ -134,3 +136,30 @@ def test_spans():
         assert float(said["margin"][b]) == pytest.approx(scores[best] - none, abs=1e-5)
     short = span_qa.predict(span_net, {"scale": 1.0}, {}, batch, max_answer=1)
     np.testing.assert_array_equal(short["first"], short["last"])
+
+
+def test_the_longest_answer_is_a_setting():
+    logits = np.zeros((1, 8, 2), np.float32)
+    logits[0, 2, 0] = logits[0, 5, 1] = 9  # four pieces
+    logits[0, 6, 0] = logits[0, 6, 1] = 6
+    real = np.ones((1, 8), bool)
+    inputs = {"logits": logits, "mask": real, "types": np.ones((1, 8), np.int32)}
+    batch = {"inputs": inputs, "start": np.array([2]), "end": np.array([5])}
+    batch["mask"] = np.ones(1, np.float32)
+    settings = runs.tiny("configs/bert/questions.py")
+
+    def spans(**own):
+        settings["objective"] = {"name": "span_qa"} | own
+        parts = config.assemble(settings)
+        sums = parts.objective(span_net, {"scale": 1.0}, {}, batch, KEY)
+        said = parts.predict(span_net, {"scale": 1.0}, {}, batch)
+        span = int(said["first"][0]), int(said["last"][0])
+        return span, float(sums[0]["span_qa"][0])
+
+    (whole, loss), (short, same) = spans(), spans(max_answer=3)
+    assert (whole, short) == ((2, 5), (6, 6))
+    assert spans(max_answer=4)[0] == spans(max_answer=30)[0] == whole
+    assert loss == same  # what is learnt is the same
+    for wrong in (0, -1, 2.5, True, None):
+        with pytest.raises(ValueError, match=r"objective\.max_answer=.* from 1"):
+            spans(max_answer=wrong)
