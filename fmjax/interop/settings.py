@@ -1,8 +1,11 @@
 """Read a public config.json as data: typed, bounded, refused where not understood."""
 
 import difflib
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 # Keys that change no output of a forward or backward pass, by the reason why not.
 _REASONS = {
@@ -47,6 +50,8 @@ _REASONS = {
 }
 HARMLESS = {key: why for why, keys in _REASONS.items() for key in keys}
 LABELS = ("id2label", "label2id", "num_labels")  # the names of a classifier's classes
+
+LIMIT = 10_000_000  # classes
 
 # What transformers calls an activation, and its name in `layers/activation.py`.
 ACTIVATIONS = {
@@ -144,10 +149,23 @@ def choice(config: Mapping[str, Any], key: str, known: Mapping[str, str]) -> str
 
 
 def classes(config: Mapping[str, Any]) -> int:
-    """How many classes a classifier has: id2label, else num_labels, else 2."""
-    if config.get("id2label") is not None:
-        labels = config["id2label"]
-        if not isinstance(labels, dict) or not 1 <= len(labels) <= 10_000_000:
-            raise ValueError("config.json: id2label must map class numbers to names")
+    """How many classes a classifier has: num_labels, else as many as id2label, else 2.
+
+    As transformers, which where the two differ takes num_labels, with a warning, and
+    gives id2label's names up.
+    """
+    labels, number = config.get("id2label"), config.get("num_labels")
+    if labels is None:
+        return integer({"num_labels": 2, **config}, "num_labels", LIMIT)
+    if not isinstance(labels, dict) or not 1 <= len(labels) <= LIMIT:
+        raise ValueError("config.json: id2label must map class numbers to names")
+    if number is None:
         return len(labels)
-    return integer({"num_labels": 2, **config}, "num_labels", 10_000_000)
+    if integer(config, "num_labels", LIMIT) != len(labels):
+        log.warning(
+            "config.json: num_labels = %d, but id2label names %d classes; the former "
+            "is taken, as transformers does, and the names are not",
+            number,
+            len(labels),
+        )
+    return int(number)

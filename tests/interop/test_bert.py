@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from fmjax import interop
 from fmjax.interop import bert
+from fmjax.interop import settings as settings_of
 from fmjax.models.bert import Model
 from tests.golden import bert_cases
 
@@ -240,6 +241,39 @@ def test_a_config_is_data_and_refused_where_not_understood(
 ):
     with pytest.raises(ValueError, match=message):
         interop.load(checkpoint(**settings))
+
+
+NAMED = {"0": "a", "1": "b", "2": "c"}
+
+
+@pytest.mark.parametrize(
+    ("said", "count"),
+    [
+        ({}, 2),
+        ({"num_labels": 5}, 5),
+        ({"id2label": NAMED}, 3),
+        ({"id2label": NAMED, "num_labels": None}, 3),
+        ({"id2label": NAMED, "num_labels": 3}, 3),
+        ({"id2label": NAMED, "num_labels": 5}, 5),
+        ({"id2label": NAMED, "num_labels": 0}, "num_labels must be a whole number"),
+        ({"id2label": NAMED, "num_labels": "3"}, "num_labels must be a whole number"),
+        ({"id2label": {}}, "id2label must map"),
+    ],
+)
+def test_num_labels_goes_before_id2label_and_a_difference_is_told(said, count, caplog):
+    if isinstance(count, str):
+        with pytest.raises(ValueError, match=count):
+            settings_of.classes(said)
+        return
+    assert settings_of.classes(said) == count
+    told = "num_labels = 5, but id2label names 3 classes" in caplog.text
+    assert told == (count == 5 and "id2label" in said)
+
+
+def test_a_classifier_of_num_labels_is_read_whatever_id2label_says(checkpoint):
+    two = {"0": "a", "1": "b"}  # of three
+    folder = checkpoint(name="classify", num_labels=3, id2label=two)
+    assert interop.load(folder)[0].classes == 3
 
 
 def test_a_config_that_is_not_json_is_refused(checkpoint):

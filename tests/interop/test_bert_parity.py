@@ -1,8 +1,11 @@
 """BERT against the live reference: `pytest -m parity`, with the `parity` extra."""
 
+import json
+
 import numpy as np
 import pytest
 
+from fmjax.interop import settings
 from tests.golden import bert_cases
 
 pytestmark = pytest.mark.parity
@@ -49,3 +52,25 @@ def test_parameter_counts_of_the_large_sizes_are_the_reference_s():
         params = jax.eval_shape(net.init, jax.random.key(0), tokens)
         ours = sum(leaf.size for leaf in jax.tree.leaves(params))
         assert ours == sum(p.numel() for p in reference.parameters()), size
+
+
+NAMED = {"0": "a", "1": "b", "2": "c"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"num_labels": 5},
+        {"id2label": NAMED},
+        {"id2label": NAMED, "num_labels": 3},
+        {"id2label": NAMED, "num_labels": 5},
+        {"num_labels": 5, "id2label": NAMED},
+        {"id2label": {"1": "a", "2": "b", "7": "c"}},
+    ],
+    ids=str,
+)
+def test_the_number_of_classes_is_the_reference_s(said, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **said}))
+    theirs = transformers.AutoConfig.from_pretrained(tmp_path)
+    assert settings.classes(said) == theirs.num_labels
