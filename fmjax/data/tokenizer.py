@@ -27,9 +27,11 @@ def load(path: str | Path) -> Tokenizer:
         the id); a folder that has one of these, or vocab.json with merges.txt (GPT-2's
         byte pairs); or a name as in `weights.directory`.
 
-    A vocab.txt alone does not say whether case counts: it does where a piece has a
-    capital, unless tokenizer_config.json says `do_lower_case`. Padding and truncation
-    set in a file are switched off. Raises FileNotFoundError, or ValueError naming what
+    A vocab.txt alone does not say whether case counts: it does where a piece of a text
+    has a capital, unless tokenizer_config.json says `do_lower_case`; transformers takes
+    a silent file for lower case, whatever the pieces. `strip_accents` and
+    `tokenize_chinese_chars` are followed, too. Padding and truncation set in a file are
+    switched off. Raises FileNotFoundError, or ValueError naming what
     is wrong, and what to do where there is only a sentencepiece model, or where files
     beside a vocabulary ask for tokens or settings that it is not read with.
     """

@@ -1,6 +1,7 @@
 """Tokenizers as public checkpoints have them, in files of several kinds."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,11 +36,7 @@ class Kind(NamedTuple):
 WORDPIECE = Kind(
     "vocab.txt",
     ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer"),
-    {
-        "strip_accents": (None,),
-        "tokenize_chinese_chars": (True, None),
-        "word_tokenizer_type": (None,),  # Japanese BERT's
-    },
+    {"word_tokenizer_type": (None,)},  # Japanese BERT's
     {f"{name[1:-1].lower()}_token": name for name in SPECIALS},
 )
 BYTES = Kind(
@@ -48,6 +45,8 @@ BYTES = Kind(
     dict.fromkeys(("add_prefix_space", "add_bos_token"), (False, None)),
     {f"{name}_token": vocabulary.DOCUMENT for name in ("bos", "eos", "unk")},
 )
+
+_MARK = re.compile(r"\[[^][]+\]|<[^<>]+>")  # no piece of a text, whatever its letters
 
 SENTENCEPIECE = ("spiece.model", "sentencepiece.bpe.model", "tokenizer.model")
 PAIRED = ("source.spm", "target.spm")  # Marian's
@@ -123,10 +122,28 @@ def _wordpiece(file: Path, settings: dict[str, Any]) -> Tokenizer:
             f"{file} lacks the special tokens {', '.join(missing)}; a BERT vocabulary "
             f"has {', '.join(SPECIALS)}"
         )
-    lower = settings.get("do_lower_case")
-    if not isinstance(lower, bool):
-        lower = not any(p != p.lower() for p in pieces if p not in SPECIALS)
-    return vocabulary.wordpiece(vocab, cased=not lower)
+    lower = _switch(file, settings, "do_lower_case")
+    if lower is None:
+        words = (p for p in pieces if not _MARK.fullmatch(p))
+        lower = all(p == p.lower() for p in words)
+    chinese = _switch(file, settings, "tokenize_chinese_chars")
+    return vocabulary.wordpiece(
+        vocab,
+        cased=not lower,
+        strip_accents=_switch(file, settings, "strip_accents"),
+        split_chinese=chinese is not False,
+    )
+
+
+def _switch(file: Path, settings: dict[str, Any], name: str) -> bool | None:
+    """A setting beside a vocabulary: true, false, or None where it is not said."""
+    value = settings.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise ValueError(
+            f"{file.with_name('tokenizer_config.json')}: {name} must be true or "
+            f"false, got {value!r:.80}"
+        )
+    return value
 
 
 def _settings(folder: Path, kind: Kind) -> dict[str, Any]:

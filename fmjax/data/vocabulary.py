@@ -67,10 +67,24 @@ def train(
     return tokenizer
 
 
-def wordpiece(vocab: dict[str, int], cased: bool) -> Tokenizer:
-    """BERT's tokenizer over a vocabulary that holds the five specials."""
+def wordpiece(
+    vocab: dict[str, int],
+    cased: bool,
+    *,
+    strip_accents: bool | None = None,
+    split_chinese: bool = True,
+) -> Tokenizer:
+    """BERT's tokenizer over a vocabulary that holds the five specials.
+
+    strip_accents: None is where letters are lowered, as BERT does. split_chinese: each
+    Chinese character is a word.
+    """
     tokenizer = Tokenizer(models.WordPiece(vocab=vocab, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=not cased)
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=not cased,
+        strip_accents=strip_accents,
+        handle_chinese_chars=split_chinese,
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.add_special_tokens(list(SPECIALS))

@@ -121,6 +121,31 @@ def test_a_vocab_without_capitals_is_uncased(tmp_path):
     assert found.encode("THE Lamp", add_special_tokens=False).ids == [5, 6]
 
 
+def test_marks_in_an_uncased_vocab_do_not_make_it_cased(tmp_path):
+    pieces = [*vocabulary.SPECIALS, "[E1]", "<S>", "the", "straße"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
+    found = tokenizer.load(tmp_path / "vocab.txt")
+    assert found.encode("THE Straße", add_special_tokens=False).ids == [7, 8]
+    (tmp_path / "vocab.txt").write_text("\n".join([*pieces, "İ"]))
+    found = tokenizer.load(tmp_path / "vocab.txt")
+    assert found.encode("THE İ", add_special_tokens=False).ids == [1, 9]
+
+
+def test_accents_and_chinese_characters_are_as_the_settings_say(tmp_path):
+    pieces = [*vocabulary.SPECIALS, "schön", "schon", "東", "東京"]
+    (tmp_path / "vocab.txt").write_text("\n".join(pieces))
+
+    def ids(**said):
+        settings = json.dumps({"do_lower_case": True} | said)
+        (tmp_path / "tokenizer_config.json").write_text(settings)
+        return tokenizer.load(tmp_path).encode("Schön 東京").ids[1:-1]
+
+    assert ids() == ids(strip_accents=None, tokenize_chinese_chars=True) == [6, 7, 1]
+    assert ids(strip_accents=False) == [5, 7, 1]
+    assert ids(tokenize_chinese_chars=False) == [6, 8]
+    assert ids(strip_accents=True, do_lower_case=False) == [1, 7, 1]
+
+
 def test_a_vocab_s_settings_say_whether_case_counts(tmp_path):
     pieces = [*vocabulary.SPECIALS, "the", "lamp"]
     (tmp_path / "vocab.txt").write_text("\n".join(pieces))
@@ -128,9 +153,10 @@ def test_a_vocab_s_settings_say_whether_case_counts(tmp_path):
     settings.write_text('{"do_lower_case": false}')
     found = tokenizer.load(tmp_path)
     assert found.encode("The lamp", add_special_tokens=False).ids == [1, 6]
-    settings.write_text('{"do_lower_case": true, "strip_accents": false}')
-    with pytest.raises(ValueError, match="strip_accents=False is not what is read"):
-        tokenizer.load(tmp_path)
+    for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
+        settings.write_text(json.dumps({name: "false"}))
+        with pytest.raises(ValueError, match=f"{name} must be true or false, got 'fal"):
+            tokenizer.load(tmp_path)
     settings.write_text("{")
     with pytest.raises(ValueError, match=r"tokenizer_config\.json is no JSON"):
         tokenizer.load(tmp_path)
