@@ -21,14 +21,14 @@ def encoded(picture, kind="PNG", **fields):
     return out.getvalue()
 
 
-def png(width, height, data=b""):
-    """A PNG that says it has this size, with any data."""
+def png(width, height, data=b"", bits=8, kind=2):
+    """A PNG that says it has this size, with any data; kind 0 is grey, 2 RGB."""
 
     def chunk(name, body):
         code = struct.pack(">I", zlib.crc32(name + body))
         return struct.pack(">I", len(body)) + name + body + code
 
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
     body = chunk(b"IDAT", data or zlib.compress(bytes(100)))
     return b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b"")
 
@@ -182,6 +182,33 @@ def test_masks_are_numbers_not_colours():
     deep = encoded(Image.fromarray(np.full((3, 3), 300, np.uint16)))
     with pytest.raises(decode.Unreadable, match="class 300: they go from 0 to 255"):
         decode.decode_mask(deep)
+
+
+@pytest.mark.parametrize("largest", [1, 3, 7, 100, 254, 255, 256, 1000, 65535])
+def test_numbers_of_a_pgm_are_those_written_whatever_its_largest(largest):
+    numbers = np.arange(min(largest, 255) + 1)
+    head = f"{{}}\n{len(numbers)} 2\n{largest}\n".encode()
+    wide = "u1" if largest < 256 else ">u2"
+    raw = head.replace(b"{}", b"P5") + np.tile(numbers, 2).astype(wide).tobytes()
+    words = " ".join(map(str, [*numbers, *numbers])).encode()
+    plain = head.replace(b"{}", b"P2") + words + b"\n"
+    for data in (raw, plain):
+        found = decode.decode_mask(data)
+        np.testing.assert_array_equal(found, np.stack([numbers] * 2))
+    white = 255 if largest < 256 else round(255 * 255 / largest)  # as a picture
+    assert abs(int(decode.decode(raw, channels=1).max()) - white) <= 1
+
+
+def test_numbers_of_few_bits_are_those_written():
+    rows = {
+        2: bytes([0, 0b00011011, 0, 0b11100100]),
+        4: bytes([0, 0, 0x1F, 0, 2, 0x3E]),
+    }
+    two = png(4, 2, zlib.compress(rows[2]), bits=2, kind=0)
+    assert decode.decode_mask(two).tolist() == [[0, 1, 2, 3], [3, 2, 1, 0]]
+    four = png(4, 2, zlib.compress(rows[4]), bits=4, kind=0)
+    assert decode.decode_mask(four).tolist() == [[0, 0, 1, 15], [0, 2, 3, 14]]
+    assert decode.decode(two, channels=1)[0, :, 0].tolist() == [0, 85, 170, 255]
 
 
 def test_a_folder_counts_and_names_every_kind(tmp_path):

@@ -163,6 +163,18 @@ def test_masks_belong_to_their_images(masks):
     assert sum(map(len, ids)) == 24 == len(set.union(*ids))
 
 
+def test_a_pgm_of_few_numbers_keeps_them(masks):
+    for i in range(24):
+        (masks / "masks" / "sub" / f"{i}.png").unlink()
+        body = bytes([i % 4]) * 48
+        (masks / "masks" / "sub" / f"{i}.pgm").write_bytes(b"P5 8 6 3\n" + body)
+    load = {"path": str(masks), "size": 4, "holdout": (0, 0)}
+    found = image_masks.load("train", classes=[*NAMES, "last"], **load)
+    assert found.facts["pixels"] == dict.fromkeys([*NAMES, "last"], 6 * 16)
+    with pytest.raises(ValueError, match=r"sub/11: class 3 in the mask, and there are"):
+        image_masks.load("train", classes=NAMES, **load)
+
+
 def test_bad_pairs_are_named(masks):
     picture(masks / "images" / "lonely.png", 1)
     picture(masks / "images" / "colour.png", 1)

@@ -9,6 +9,7 @@ without a known range, or is so large that it would fill the memory.
 import contextlib
 import functools
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -22,7 +23,8 @@ from PIL import Image, ImageOps
 from fmjax.data.images.resize import resize
 
 SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"}
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+    | {".pbm", ".pgm", ".pnm", ".ppm"}
 )
 # Whatever a file is called, no other of Pillow's readers is tried: the one for EPS, for
 # one, would run Ghostscript on it.
@@ -32,6 +34,7 @@ BACKGROUND = 255  # white, as of a page
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 _STILLS = {"MPO"}  # a phone's photo with a preview or gain map behind it
+_WHITE = "fmjax: white as written"  # of Image.info
 _DAMAGE = (  # what Pillow raises on damaged or hostile files
     OSError,
     ValueError,
@@ -89,12 +92,18 @@ def decode_mask(
 ) -> np.ndarray:
     """uint8 [H, W] of class numbers: a palette image's indices or a grey one's values.
 
-    A turned one stands upright, as in `decode`. Raises Unreadable as that does, and for
-    colour images, whose classes it cannot tell, and 16-bit ones with numbers above 255.
+    As they are written, also in a PGM whose largest is not 255 and in a PNG or TIFF of
+    2 or 4 bits; black is 0. A turned one stands upright, as in `decode`. Raises
+    Unreadable as that does, and for colour images, whose classes it cannot tell, and
+    ones with numbers above 255.
     """
     with _opened(file, name, max_pixels) as (image, name):
+        white = image.info.get(_WHITE)
         ImageOps.exif_transpose(image, in_place=True)
         values = np.asarray(image)
+        if white and image.mode in ("L", "I"):  # Pillow has made it 255, or 65535
+            full = 255 if image.mode == "L" else 65535
+            values = np.rint(values.astype(np.float64) * white / full).astype(np.int32)
         if values.ndim != 2 or values.dtype.kind not in "bui":
             raise Unreadable(
                 name, f"mode {image.mode}: a mask is a palette or grey image of numbers"
@@ -125,6 +134,7 @@ def _opened(
             content = io.BytesIO(file) if isinstance(file, bytes) else file
             with Image.open(content, formats=_readers()) as image:
                 _check(image, name, max_pixels)
+                image.info[_WHITE] = _white(image)
                 image.load()
                 yield image, name
     except Unreadable:
@@ -156,6 +166,17 @@ def _check(image: Image.Image, name: str, max_pixels: int) -> None:
     if image.format not in _STILLS and getattr(image, "is_animated", False):
         frames = getattr(image, "n_frames", "several")
         raise Unreadable(name, f"moves, or has pages: {frames} frames; give one image")
+
+
+def _white(image: Image.Image) -> int | None:
+    """The number of white in the file, where Pillow will scale to another."""
+    tiles = getattr(image, "tile", None)
+    told = tiles[0][3] if tiles else None
+    raw, *more = told if told and isinstance(told, tuple) else (told,)
+    if image.format == "PPM" and len(more) == 1 and isinstance(more[0], int):
+        return more[0]
+    few = re.match(r"L;([24])", str(raw))
+    return 2 ** int(few[1]) - 1 if few else None
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:
