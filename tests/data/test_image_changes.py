@@ -1,12 +1,14 @@
 """Changes of images: equal to references, to the formula, or as often as they say."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from fmjax.data.images import augment, colour, erase, geometry, mix, randaugment
 from fmjax.data.images.normalise import scaler
-from fmjax.data.images.resize import resize, shorter_side
+from fmjax.data.images.resize import resize
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (19, 26, 3), np.uint8)
 
@@ -55,10 +57,6 @@ def test_resizing_other_kinds():
     assert resize(PIXELS, (19, 26)) is PIXELS
     window = resize(PIXELS, (6, 6), "nearest", box=(2, 3, 8, 9))
     np.testing.assert_array_equal(window, PIXELS[2:8, 3:9])
-    assert shorter_side(PIXELS, 38).shape == (38, 52, 3)
-    assert shorter_side(PIXELS.swapaxes(0, 1), 38).shape == (52, 38, 3)
-    line = np.zeros((2, 900, 1), np.uint8)
-    assert shorter_side(line, 64, largest=512).shape == (64, 512, 1)
     with pytest.raises(ValueError, match="no filter 'cubic': nearest, bilinear"):
         resize(PIXELS, (4, 4), "cubic")
     with pytest.raises(ValueError, match="1, 3 or 4 channels, not 2"):
@@ -90,6 +88,38 @@ def test_windows_have_the_shares_and_ratios_they_should():
     assert geometry.random_box((1, 1), rng()) == (0, 0, 1, 1)
 
 
+@pytest.mark.parametrize("size", [(7, 10), (10, 7), (9, 9)])
+@pytest.mark.parametrize("shape", [(1, 5001), (2, 5000), (4000, 3), (9, 801)])
+def test_the_centre_of_a_line_is_scaled_without_the_rest(monkeypatch, shape, size):
+    line = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    sides = []
+
+    def watched(image, size, how):
+        sides.append(max(size))
+        return resize(image, size, how)
+
+    monkeypatch.setattr(geometry, "resize", watched)
+    found = geometry.resized_centre(line, size)
+    assert found.shape == (*size, 3)
+    # The same as of the whole line, scaled: 5001 pixels of 1 make 50,010 of 10.
+    monkeypatch.setattr(geometry, "_LONGEST", 1 << 20)
+    whole = geometry.resized_centre(line, size)
+    assert np.abs(found.astype(int) - whole).max() <= 4
+    assert sides[0] == sides[1] < 1 << 14 or sides[0] < 16_500 < sides[1]
+
+
+def test_lines_come_to_a_size_that_is_no_square_in_little_memory():
+    line = np.zeros((1, 5000, 3), np.uint8)
+    line[:, 2400:2600] = 200
+    tracemalloc.start()
+    found = geometry.resized_centre(line, (320, 224), 0.875)
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.shape == (320, 224, 3)
+    assert (found == 200).all()
+    assert held < 1 << 27
+
+
 def test_crops_and_mirrors():
     np.testing.assert_array_equal(
         geometry.centre_crop(PIXELS, (9, 6)), PIXELS[5:14, 10:16]
@@ -97,7 +127,7 @@ def test_crops_and_mirrors():
     np.testing.assert_array_equal(geometry.flip(PIXELS), PIXELS[:, ::-1])
     with pytest.raises(ValueError, match="no centre of 20 x 5 in an image of 19 x 26"):
         geometry.centre_crop(PIXELS, (20, 5))
-    want = geometry.centre_crop(shorter_side(PIXELS, 16), (14, 14))
+    want = geometry.centre_crop(resize(PIXELS, (16, 22)), (14, 14))
     found = geometry.resized_centre(PIXELS, (14, 14), 0.875)
     np.testing.assert_array_equal(found, want)
     assert geometry.resized_centre(PIXELS, (8, 30), 0.9).shape == (8, 30, 3)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fmjax.data.images.resize import resize, shorter_side
+from fmjax.data.images.resize import resize
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels
 RATIO = (3 / 4, 4 / 3)
 _TRIES = 10
+_LONGEST = 1 << 14  # pixels of a scaled image's side, of which a crop takes the middle
 
 
 def random_box(
@@ -91,16 +92,24 @@ def resized_centre(
     """The usual evaluation crop: scaled, then the centre of `size` (H, W).
 
     share: the side of the crop over the shorter side of the scaled image, 224 / 256 for
-    ImageNet. For a `size` that is no square, scaled so that the crop fits.
+    ImageNet. For a `size` that is no square, scaled so that the crop fits. Of an image
+    that is all but a line, what lies far from the centre is cut off first.
     """
     scaled = [max(side, round(side / share)) for side in size]
+    scale = max(a / b for a, b in zip(scaled, image.shape, strict=False))
+    image = centre_crop(image, [_near(n, scale, scaled) for n in image.shape[:2]])
     height, width = image.shape[:2]
-    if scaled[0] == scaled[1]:
-        image = shorter_side(image, scaled[0], how)
-    else:
-        scale = max(scaled[0] / height, scaled[1] / width)
-        image = resize(image, (round(height * scale), round(width * scale)), how)
+    image = resize(image, (round(height * scale), round(width * scale)), how)
     return centre_crop(image, size)
+
+
+def _near(side: int, scale: float, scaled: Sequence[int]) -> int:
+    """How many of a side's pixels may be scaled: all, if that makes no giant of them.
+
+    As many are left out at one end as at the other.
+    """
+    enough = math.ceil(max(_LONGEST, 2 * max(scaled)) / scale)
+    return side if side <= enough else enough + (side - enough) % 2
 
 
 def padded_crop(image: np.ndarray, rng: np.random.Generator, pad: int) -> np.ndarray:

@@ -41,19 +41,6 @@ def resize(
     return from_pillow(made, image.ndim)
 
 
-def shorter_side(
-    image: np.ndarray, side: int, how: str = "bilinear", largest: int = 1 << 14
-) -> np.ndarray:
-    """The image with its shorter side at `side` pixels and its proportions kept.
-
-    `largest` bounds the other side, for images that are all but lines.
-    """
-    height, width = image.shape[:2]
-    scale = side / min(height, width)
-    long = min(largest, max(side, round(max(height, width) * scale)))
-    return resize(image, (side, long) if height <= width else (long, side), how)
-
-
 def to_pillow(image: np.ndarray) -> Image.Image:
     """uint8 [H, W] or [H, W, C], C of 1, 3 or 4. Raises ValueError for another."""
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
