@@ -14,6 +14,7 @@ what LoRA or DoRA trained alone, in the format of `peft`.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import pathlib
 import re
@@ -27,7 +28,7 @@ from fmjax import checkpoint, cli, config, files, flags, interop, optim, transfo
 from fmjax import workdir as workdirs
 from fmjax.data import tokenizer as tokenizers
 from fmjax.data import weights
-from fmjax.interop import peft, safetensors, tokenizer_folder
+from fmjax.interop import peft, safetensors, sentence_folder, tokenizer_folder
 from fmjax.keeping import provenance
 from fmjax.transforms import lora
 
@@ -67,20 +68,26 @@ def load(
         raise FileNotFoundError(weights.missing(source))
     with config.blaming("convert"):
         tokenizer = interop.tokenizer(folder)
+        public = interop.config_of(folder)
+        if public.get("model_type") == "bert" and (
+            head is None or (head == "auto" and interop.auto_head(public) is None)
+        ):
+            head = "embed"  # states alone have no use by themselves; their mean has
         loaded = interop.read(folder, head=head, classes=classes)
-        if getattr(loaded.net, "head", "") is None:
-            # States alone have no use by themselves; their mean has.
-            loaded = interop.read(folder, head="embed")
     if loaded.report.unknown and not allow_unknown:
         raise config.ConfigError(
             f"{source} has tensors that {type(loaded.net).__module__} does not know: "
             f"{', '.join(loaded.report.unknown)}; --allow-unknown leaves them out"
         )
-    public, net = interop.config_of(folder), loaded.net.clone(dtype=dtype)
+    net = loaded.net.clone(dtype=dtype)
     _check_roles(source, public, tokenizer, type(net).__module__)
     model = {"name": type(net).__module__.rpartition(".")[2]} | fields(net)
     names = _class_names(public, model.get("classes"))
-    settings = _defaults(net, names) if base is None else dict(base)
+    length = min(net.max_length, 512)
+    if getattr(net, "head", None) == "embed":
+        with config.blaming("convert"):
+            length = interop.sentence_length(folder)
+    settings = _defaults(net, names, length) if base is None else dict(base)
     settings["model"], settings["init_from"] = model, None
     settings["tokenizer"] = {"path": str(source)}
     for key, text in (overrides or {}).items():
@@ -116,9 +123,10 @@ def save(
 ) -> list[str]:
     """Writes a run's best weights, tokenizer and labels for transformers.
 
-    dtype, shard_bytes: as in `interop.save`. adapter: what LoRA or DoRA trained alone,
-    for `peft`, instead. Returns the names of the files. Raises ConfigError where there
-    is no run or no weights, or the run has no public format.
+    The files of head 'embed' are sentence-transformers', too, where texts are cut as
+    in the run. dtype, shard_bytes: as in `interop.save`. adapter: what LoRA or DoRA
+    trained alone, for `peft`, instead. Returns the names of the files. Raises
+    ConfigError where there is no run or no weights, or the run has no public format.
     """
     run, folder = workdirs.open_run(workdir), pathlib.Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -151,10 +159,23 @@ def save(
             settings=settings | ids,
         )
     if tokenizer:
-        tokenizer_folder.write(folder, tokenizer, kind=kind, max_length=net.max_length)
+        length = net.max_length
+        if getattr(net, "head", None) == "embed":
+            length = _text_length(run, length)
+            sentence_folder.write(folder, width=net.width, length=length)
+        tokenizer_folder.write(folder, tokenizer, kind=kind, max_length=length)
         if hasattr(net, "decode"):
             files.write_json(folder / "generation_config.json", ids)
     return sorted(file.name for file in folder.iterdir())
+
+
+def _text_length(run: workdirs.Run, limit: int) -> int:
+    """At how many pieces a run's inputs cut a text, or `limit`."""
+    asked = run.settings["inputs"]
+    fields = inspect.signature(config.find("inputs", asked["name"]).make).parameters
+    if "length" not in fields:
+        return limit
+    return min(limit, asked.get("length", fields["length"].default))
 
 
 def _save_adapter(run: workdirs.Run, params: Any, folder: pathlib.Path) -> None:
@@ -192,9 +213,9 @@ def fields(net: Any) -> dict[str, Any]:
     }
 
 
-def _defaults(net: Any, classes: Sequence[str]) -> dict[str, Any]:
+def _defaults(net: Any, classes: Sequence[str], length: int) -> dict[str, Any]:
     """The objective, data and inputs of a net's head: settings like a config's."""
-    head, length = getattr(net, "head", None), min(net.max_length, 512)
+    head = getattr(net, "head", None)
     rows = _ROWS | ({"classes": list(classes)} if classes else {})
     windows = dict(corpus=dict(_TEXTS), length=length)
     masked = dict(name="masked_pairs", predictions=max(1, round(0.15 * length)))

@@ -164,6 +164,30 @@ def test_other_heads_have_inputs_and_an_objective(name, tmp_path, capsys):
             predict.main(words)
 
 
+def test_a_sentence_encoder_s_length_goes_in_and_out(tmp_path):
+    folder = public(tmp_path / "public", "bert/encoder")
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 6}')
+    convert.load(folder, tmp_path / "run")
+    run = workdirs.open_run(tmp_path / "run")
+    assert run.settings["inputs"]["length"] == 6 < run.parts.net.max_length
+    long, cut = ({"first": text, "second": "z"} for text in ("a b c d e f", "a b c d"))
+    one, other = predict.predict(tmp_path / "run", [long, cut])
+    assert one["cosine"] == other["cosine"]
+
+    files = convert.save(tmp_path / "run", tmp_path / "new")
+    assert {"modules.json", "1_Pooling", "sentence_bert_config.json"} <= set(files)
+    assert interop.sentence_length(tmp_path / "new") == 6
+    told = json.loads((tmp_path / "new/tokenizer_config.json").read_text())
+    assert told["model_max_length"] == 6
+    convert.load(tmp_path / "new", tmp_path / "again")
+    assert predict.predict(tmp_path / "again", [long])[0]["cosine"] == one["cosine"]
+
+    overrides = {"inputs.length": "5"}  # the caller's goes before the folder's
+    convert.load(folder, tmp_path / "five", overrides=overrides)
+    convert.save(tmp_path / "five", tmp_path / "public5")
+    assert interop.sentence_length(tmp_path / "public5") == 5
+
+
 def test_a_config_gives_objective_data_and_inputs(tmp_path):
     folder = public(tmp_path / "public", "bert/classify")
     base = config.load(f"{runs.ROOT}/configs/bert/topics.py:tiny")

@@ -16,10 +16,13 @@ import numpy as np
 from flax import linen as nn
 
 from fmjax.data import hub, weights
-from fmjax.interop import names, safetensors, tokenizer_folder
+from fmjax.interop import names, safetensors, sentence_folder, tokenizer_folder
 from fmjax.interop.names import Report
 
-__all__ = ["Loaded", "Report", "load", "read", "read_for", "save", "tokenizer"]
+__all__ = [
+    *("Loaded", "Report", "load", "read", "read_for", "save"),
+    *("sentence_length", "tokenizer"),
+]
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +69,8 @@ def load(
     A file, and a folder without config.json, is what `interop.torchvision` reads.
     head: of the model family, or None for the bare encoder; 'auto' takes what the
     config's `architectures` names. classes: of a classification head, in place of the
-    config's. key: initialises parameters which the file lacks (a fresh head).
+    config's; 'embed' does not cut texts, `sentence_length` says where they are to be.
+    key: initialises parameters which the file lacks (a fresh head).
     net.clone(dtype='bfloat16', dropout=0.0) changes what weights do not depend on.
 
     Raises FileNotFoundError where files are absent; ValueError where the config asks
@@ -100,8 +104,7 @@ def read(
     config = config_of(directory)
     family = _family(config)
     if head == "auto":
-        own = getattr(family, "head", None)
-        head = own(config) if own else _head(config, family.ARCHITECTURES)
+        head = auto_head(config)
     if head == "embed" and hasattr(family, "check_embed"):
         family.check_embed(directory)
     loaded = _read(directory, config, family, head, classes)
@@ -153,6 +156,20 @@ def tokenizer(directory: str | os.PathLike[str]) -> Any:
     """
     directory = _directory(directory)
     return tokenizer_folder.read(directory, config_of(directory))
+
+
+def sentence_length(directory: str | os.PathLike[str]) -> int:
+    """At how many pieces, specials included, a sentence is cut for its vector.
+
+    Of a checkpoint directory (as in `load`) for head 'embed': what `inputs.length` is
+    to be for sentence-transformers' vectors of long texts. Raises ValueError where the
+    family has no such head, or a length in the folder's files is none.
+    """
+    directory = _directory(directory)
+    config = config_of(directory)
+    if not hasattr(_family(config), "check_embed"):
+        raise ValueError(f"{directory}: {config['model_type']} has no head 'embed'")
+    return sentence_folder.limit(directory, config)
 
 
 def _alike(directory: Path, model: type, net: nn.Module) -> None:
@@ -354,6 +371,14 @@ def _head(
         f"config.json: architectures {named!r:.120} names none of "
         f"{', '.join(architectures)}; give head=, head=None for the bare encoder"
     )
+
+
+def auto_head(config: Mapping[str, Any]) -> str | None:
+    """The head that config.json names. Raises ValueError where it names none known."""
+    family = _family(config)
+    own = getattr(family, "head", None)
+    head: str | None = own(config) if own else _head(config, family.ARCHITECTURES)
+    return head
 
 
 @functools.lru_cache(maxsize=16)  # tracing a net takes longer than reading it

@@ -1,12 +1,11 @@
 """BERT in Hugging Face's format (transformers' BertModel and its heads)."""
 
 from collections.abc import Callable, Mapping, Set
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fmjax.interop import names, safetensors, settings
+from fmjax.interop import names, sentence_folder, settings
 from fmjax.interop.names import Entry
 from fmjax.interop.settings import ACTIVATIONS, integer, number
 from fmjax.models import bert
@@ -55,13 +54,7 @@ REQUIRED: dict[str, tuple[Any, ...]] = {
 # What changes the outputs and no shape shows.
 UNSEEN = ("num_attention_heads", "hidden_act", "layer_norm_eps")
 
-# What head 'embed' does of sentence-transformers' modules, and of its poolings.
-MODULES = ("Transformer", "Pooling", "Normalize")
-MEANS: tuple[dict[str, Any], ...] = (
-    {},
-    {"pooling_mode_mean_tokens": True},
-    {"pooling_mode": "mean"},
-)
+check_embed = sentence_folder.check
 
 # The least that traces a net.
 INPUTS = {"tokens": np.zeros((1, 1), np.int32)}
@@ -113,40 +106,6 @@ def read_as(config: Mapping[str, Any], head: str | None) -> str | None:
     if head in ("pretrain", "mlm") or head in own:
         return head
     return None if head in bert.POOLED else "embed"
-
-
-def check_embed(directory: Path) -> None:
-    """Raises ValueError where a folder's sentence vectors are not those of 'embed'.
-
-    sentence-transformers says in modules.json and 1_Pooling/config.json how it makes
-    them; a folder may be without these files.
-    """
-
-    def said(file: Path, kind: type) -> Any:
-        try:
-            found = safetensors.parse_json(file.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from None
-        if not isinstance(found, kind):
-            raise ValueError(f"{file} is not a JSON {kind.__name__}")
-        return found
-
-    for file in directory.glob("modules.json"):
-        for module in said(file, list):
-            name = module.get("type") if isinstance(module, dict) else module
-            if str(name).rpartition(".")[2] not in MODULES:
-                raise ValueError(
-                    f"{file}: {name!r:.80} is not implemented here (only "
-                    f"{', '.join(MODULES)}); the vectors would be others"
-                )
-    for file in sorted(directory.glob("*_Pooling/config.json")):
-        modes = {k: v for k, v in said(file, dict).items() if "pooling_mode" in k and v}
-        if modes not in MEANS:
-            raise ValueError(
-                f"{file}: {modes!r:.160} is not implemented here (only the mean of a "
-                "text's tokens); the vectors would be others. head=None gives every "
-                "token's state"
-            )
 
 
 def config(net: bert.Model) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fmjax import interop
+from fmjax.data import vocabulary
 from fmjax.interop import bert
 from fmjax.interop import settings as settings_of
 from fmjax.models.bert import Model
@@ -152,6 +153,56 @@ def test_sentence_vectors_of_another_kind_are_refused(
     with pytest.raises(ValueError, match=message):
         interop.load(folder, head="embed")
     assert interop.load(folder, head=None)[0].head is None
+
+
+@pytest.mark.parametrize(
+    ("sentence", "tokenizer", "length"),
+    [
+        (None, None, 9),  # the model's positions
+        ({"max_seq_length": 7}, None, 7),
+        ({"max_seq_length": 256}, None, 9),
+        ({"max_seq_length": 7}, {"model_max_length": 5}, 7),
+        ({"max_seq_length": None}, {"model_max_length": 5}, 5),
+        ({}, {"model_max_length": 1e30}, 9),
+        (None, {"model_max_length": 6}, 6),
+        (
+            {"max_seq_length": 0},
+            None,
+            r"sentence_bert_config\.json: max_seq_length mus",
+        ),
+        ({"max_seq_length": "7"}, None, "max_seq_length must be a whole number"),
+        (None, {"model_max_length": -1}, r"tokenizer_config\.json: model_max_length"),
+        ([], None, "is not a JSON dict"),
+    ],
+)
+def test_sentences_are_cut_where_the_folder_says(
+    sentence, tokenizer, length, checkpoint
+):
+    folder = checkpoint()
+    for name, said in (("sentence_bert", sentence), ("tokenizer", tokenizer)):
+        if said is not None:
+            (folder / f"{name}_config.json").write_text(json.dumps(said))
+    if isinstance(length, str):
+        with pytest.raises(ValueError, match=length):
+            interop.sentence_length(folder)
+    else:
+        assert interop.sentence_length(folder) == length
+
+
+def test_only_sentence_encoders_have_a_sentence_s_length():
+    with pytest.raises(ValueError, match="gpt2 has no head 'embed'"):
+        interop.sentence_length(GOLDEN.parent / "lm/gpt2")
+
+
+def test_lowering_before_a_tokenizer_for_which_case_counts_is_refused(checkpoint):
+    folder = checkpoint()
+    pieces = [*vocabulary.SPECIALS, "lamp"]
+    (folder / "vocab.txt").write_text("\n".join(pieces))
+    (folder / "sentence_bert_config.json").write_text('{"do_lower_case": true}')
+    assert interop.load(folder, head="embed")[0].head == "embed"
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    with pytest.raises(ValueError, match="do_lower_case lowers texts before"):
+        interop.load(folder, head="embed")
 
 
 def test_what_is_not_used_is_reported_by_name(checkpoint):
