@@ -2,7 +2,7 @@
 
     python -m fmjax.train --config configs/vit/fashion_mnist.py --workdir runs/vit
 
-49 patches of 4 x 4, 6 blocks of width 128, the mean of the patches; AdamW 1e-3 with
+49 patches of 4 x 4, 6 blocks of width 128, the mean of the patches; Muon 0.02 with
 warm-up and cosine, 10 epochs, moved by up to 2 pixels, mirrored, 10 % label smoothing;
 the best weights by 5,000 of the 60,000 training images. Published neighbours: small
 CNNs 91-93 %. Ours: 83.1 % (experiments/fashion_mnist), one seed, not tuned. 'small' is
@@ -25,8 +25,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.objective = dict(name="classify", label_smoothing=0.1)
     c.data = dict(name="fashion_mnist")
     c.inputs = dict(name="image", mean=(0.2860,), std=(0.3530,), flip=True, crop=2)
-    c.optim = dict(name="adamw", lr=1e-3, schedule="cosine", warmup="5%")
-    c.optim.update(dict(weight_decay=0.05, clip=1.0))
+    # Validation accuracy after 300 steps: 0.005 0.708, 0.02 0.716 (AdamW 1e-3 0.615).
+    c.optim = dict(name="muon", lr=0.02, rms=0.2, weight_decay=0.01)
+    c.optim.update(dict(schedule="cosine", warmup="5%"))
     c.batch_size = 128
     c.steps = "10 epochs"
     c.accum = 1
@@ -40,7 +41,8 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg == "small":
         c.model.update(dict(width=64, depth=4, mlp_width=128, dropout=0.0))
         c.model.update(dict(positions="sincos", cls_token=True, norm_last=True))
-        c.optim.update(dict(lr=2e-3, warmup="10%"))
+        c.optim = dict(name="adamw", lr=2e-3, schedule="cosine", warmup="10%")
+        c.optim.update(dict(weight_decay=0.05, clip=1.0))
         c.objective.label_smoothing, c.steps = 0.0, "1 epoch"
     if arg == "tiny":
         c.data = dict(name="synthetic_images", size=64)
