@@ -8,11 +8,11 @@ import pathlib
 from typing import Any
 
 
-def replace(path: pathlib.Path, text: str) -> None:
+def replace(path: pathlib.Path, text: str | bytes) -> None:
     """Writes a file so that it is the old one or the new one, never half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(path.name + ".writing")
-    scratch.write_text(text, "utf-8")
+    scratch.write_bytes(text.encode() if isinstance(text, str) else text)
     os.replace(scratch, path)
 
 

@@ -4,6 +4,10 @@ python -m fmjax.predict --workdir runs/x "A fine film." "A dull one."
 python -m fmjax.predict --workdir runs/x --input reviews.jsonl   (or lines of text)
 python -m fmjax.predict --workdir runs/x --image shoe.png
 cat lines.txt | python -m fmjax.predict --workdir runs/x
+
+A run of segmentation draws each image's classes: NAME.classes.png in --maps, a palette
+image of the image's own size whose indices are the class numbers (255: the model says
+nothing there). The line has its name, `map`, and by class the share of its pixels.
 """
 
 from __future__ import annotations
@@ -14,23 +18,28 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from fmjax import cli, config, evaluate, flags
+from fmjax import cli, config, evaluate, files, flags
 from fmjax import workdir as workdirs
 from fmjax.data.images import decode
+from fmjax.data.images.resize import resize as resized
+from fmjax.reporting import pictures
 
 # What a row has one of: a text or two, a sentence's words, the first text of a pair.
 TEXTS = ("text", "words", "first")
-ANSWERS = ("label", "tags", "score")  # which are not read
+ANSWERS = ("label", "tags", "score", "mask")  # which are not read
 
 
 def predict(workdir: str | pathlib.Path, rows: Sequence[dict[str, Any]]) -> list[dict]:
     """For each row (`text`, `text2`, `image` as the inputs need) what the run says.
 
     A classifier says {'label': name, 'probability': float, 'probabilities': {name:
-    float}}. Raises ConfigError where there is no run or no row, or rows lack what the
-    inputs read, and whatever the inputs raise for a row that they can't take.
+    float}}; segmentation {'map': uint8 [H, W] of class numbers, at the size that the
+    model was given, 255 where it says nothing}. Raises ConfigError where there is no
+    run or no row, or rows lack what the inputs read, and whatever the inputs raise for
+    a row that they can't take.
     """
     if not rows:
         raise config.ConfigError("nothing to predict: no sentence, file or line given")
@@ -44,6 +53,9 @@ def predict(workdir: str | pathlib.Path, rows: Sequence[dict[str, Any]]) -> list
             f"of a row, which has {', '.join(rows[0])}: it is made for rows of "
             f"data.name={run.settings['data']['name']!r}, which `fmjax evaluate` reads"
         ) from error
+    objective = config.find("objective", run.settings["objective"]["name"])
+    if hasattr(objective, "maps"):  # in place of what a metric wants
+        run = run._replace(parts=run.parts._replace(predict=objective.maps))
     data = run.batches(rows)
     params, extras = run.weights(data.example(0))
     arrays, _ = evaluate.predictions(run, data, params, extras)
@@ -58,6 +70,8 @@ def named(classes: Sequence[str], arrays: dict[str, np.ndarray]) -> dict[str, An
     if "tags" in arrays:
         tags = [int(tag) for tag in arrays["tags"] if tag >= 0]
         return {"tags": [classes[tag] if classes else tag for tag in tags]}
+    if "map" in arrays:
+        return {"map": arrays["map"]}
     if "probabilities" not in arrays:
         return {name: array.tolist() for name, array in arrays.items()}
     p = arrays["probabilities"]
@@ -111,16 +125,57 @@ def _said(value: Any) -> bool:
 def read_image(path: str, shape: Sequence[int], resize: bool = True) -> dict[str, Any]:
     """A picture file as uint8 [H, W, C] of the shape that the run was trained on.
 
-    resize False keeps its height and width, for inputs that set `size` themselves.
-    Raises ConfigError, with the file and the reason, for what is no picture.
+    resize False keeps its height and width, for inputs that set `size` themselves;
+    `own` of the row is (H, W) of the file in either case. Raises ConfigError, with the
+    file and the reason, for what is no picture.
     """
     height, width, channels = shape
-    size = (height, width) if resize else None
     try:
-        array = decode.read(path, size, channels=channels)
+        array = decode.decode(path, channels=channels)
     except decode.Unreadable as error:
         raise config.ConfigError(str(error)) from error
-    return {"image": array, "file": path}
+    own = array.shape[:2]
+    array = resized(array, (height, width)) if resize else array
+    return {"image": array, "file": path, "own": own}
+
+
+def draw(
+    folder: pathlib.Path,
+    rows: Sequence[dict[str, Any]],
+    found: Sequence[dict[str, Any]],
+    classes: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Writes the maps of `found`, by nearest pixels as large as the rows' files are.
+
+    Returns, for each, {'map': its file, 'size': [H, W], 'shares': {class: share of the
+    pixels that are not 255}}. Raises ConfigError where a map would take the place of an
+    image that is read.
+    """
+    given, taken, lines = (
+        {pathlib.Path(row["file"]).resolve() for row in rows},
+        set(),
+        [],
+    )
+    for row, said in zip(rows, found, strict=True):
+        stem, again = pathlib.Path(row["file"]).stem, 1
+        path = folder / f"{stem}.classes.png"
+        while path in taken:  # an image of this name in another folder
+            again += 1
+            path = folder / f"{stem}-{again}.classes.png"
+        taken.add(path)
+        if path.resolve() in given:
+            raise config.ConfigError(
+                f"{path} is an image to predict of, and would be its map: choose "
+                "another folder by --maps"
+            )
+        numbers = resized(said["map"], row["own"], "nearest")
+        if jax.process_index() == 0:
+            files.replace(path, pictures.palette(numbers))
+        counts = np.bincount(numbers.ravel(), minlength=256)[:255]
+        shares = (counts / max(counts.sum(), 1)).tolist()
+        line = {"map": str(path), "size": list(row["own"])}
+        lines.append(line | {"shares": dict(zip(classes, shares, strict=False))})
+    return lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,6 +187,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--image", action="append", default=[], help="an image file; repeatable"
+    )
+    parser.add_argument(
+        "--maps", help="segmentation: the folder for maps (WORKDIR/maps)"
     )
     given = cli.parse(parser, argv)
     rows: list[dict[str, Any]] = [{"text": text} for text in given.text]
@@ -151,6 +209,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = predict(given.workdir, rows)
     except ValueError as error:
         raise config.ConfigError(str(error)) from error
+    if any("map" in said for said in found):
+        folder = pathlib.Path(given.maps or f"{given.workdir}/maps")
+        names = run.classes or [str(i) for i in range(run.parts.model["classes"])]
+        found = draw(folder, rows, found, names)
+    elif given.maps:
+        raise config.ConfigError(f"--maps: {given.workdir} is no run of segmentation")
     for row, said in zip(rows, found, strict=True):
         shown = {k: v for k, v in row.items() if isinstance(v, str | int | float)}
         print(json.dumps(shown | said, ensure_ascii=False))

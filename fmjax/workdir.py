@@ -14,6 +14,7 @@ damaged/         checkpoints that are not as they were written
 lock             who is at work
 watch/           how far each process is, where there are several
 result.json      there once the run is done
+maps/            of segmentation: what `fmjax predict` has drawn, unless told where
 """
 
 from __future__ import annotations

@@ -55,6 +55,18 @@ def predict(apply, params, extras, batch) -> dict[str, jax.Array]:
     return {"confusion": jax.vmap(count)(flat, real).reshape(-1, classes, classes)}
 
 
+def maps(apply, params, extras, batch) -> dict[str, jax.Array]:
+    """map: uint8 [B, H, W], the class of each pixel; 255 where the model has no say.
+
+    Which is around the middle that its logits are of; see `objective`.
+    """
+    logits, _ = apply(params, extras, batch["inputs"], key=None)
+    said = logits.argmax(-1).astype(jnp.uint8)
+    rest = _around(said.shape[1:3], batch["targets"].shape[1:])
+    beside = ((0, 0), *((n // 2, n - n // 2) for n in rest))
+    return {"map": jnp.pad(said, beside, constant_values=255)}
+
+
 def soft_dice(logits, targets, weights):
     """[B, h, w, K], int [B, h, w], float [B, h, w] to each image's Dice [B]."""
     p = jax.nn.softmax(logits) * weights[..., None]
@@ -70,9 +82,15 @@ def _middle(apply, params, extras, batch, key):
     logits, extras = apply(params, extras, batch["inputs"], key=key)
     size = logits.shape[1:3]
     targets, weights = batch["targets"], batch["weights"]
-    top, left = ((a - b) // 2 for a, b in zip(targets.shape[1:], size, strict=True))
-    if min(top, left) < 0:
-        raise ValueError(f"logits are {size}, larger than targets {targets.shape[1:]}")
+    top, left = (n // 2 for n in _around(size, targets.shape[1:]))
     middle = (slice(None), slice(top, top + size[0]), slice(left, left + size[1]))
     weights = weights[middle] * batch["mask"][:, None, None]
     return logits.astype(jnp.float32), targets[middle], weights, extras
+
+
+def _around(size, whole):
+    """By how much targets are higher and wider than logits."""
+    rest = [a - b for a, b in zip(whole, size, strict=True)]
+    if min(rest) < 0:
+        raise ValueError(f"logits are {size}, larger than targets {whole}")
+    return rest

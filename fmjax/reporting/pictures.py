@@ -54,6 +54,21 @@ def overlay(image: np.ndarray, mask: np.ndarray, share: float = 0.55) -> np.ndar
     return np.where(mask[..., None] > 0, mixed, image).round().astype(np.uint8)
 
 
+def palette(numbers: np.ndarray) -> bytes:
+    """PNG of class numbers, uint8 [H, W], which are the indices of its palette.
+
+    Class 0 is black, 255 (no class) white, and the others have COLOURS.
+    """
+    colours = np.zeros((256, 3), np.uint8)
+    colours[1:] = COLOURS[np.arange(255) % len(COLOURS)]
+    colours[255] = 255
+    picture = Image.fromarray(numbers)
+    picture.putpalette(colours.tobytes())
+    file = io.BytesIO()
+    picture.save(file, "png")
+    return file.getvalue()
+
+
 def filters(kernel: np.ndarray) -> list[np.ndarray]:
     """Each filter of a kernel [h, w, 1 or 3, F] as uint8 [h, w, 1 or 3].
 

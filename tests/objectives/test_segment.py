@@ -107,3 +107,15 @@ def test_predictions_are_confusion_matrices():
     _, metrics, _ = run()
     right, pixels = metrics["accuracy"]
     assert numbers["accuracy"] == pytest.approx(float(right / pixels))
+
+
+def test_maps_are_the_likeliest_classes_and_255_around_the_middle():
+    whole = segment.maps(apply, {}, {}, BATCH)["map"]
+    assert whole.dtype == np.uint8
+    np.testing.assert_array_equal(whole, LOGITS.argmax(-1))
+    inner = segment.maps(apply, {}, {}, BATCH | {"inputs": LOGITS[:, 1:4, 1:4]})["map"]
+    want = np.full((4, 5, 6), 255)
+    want[:, 1:4, 1:4] = LOGITS[:, 1:4, 1:4].argmax(-1)
+    np.testing.assert_array_equal(inner, want)
+    with pytest.raises(ValueError, match="larger than targets"):
+        segment.maps(apply, {}, {}, BATCH | {"targets": TARGETS[:, 1:]})

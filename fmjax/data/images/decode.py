@@ -15,12 +15,9 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
-
-from fmjax.data.images.resize import resize
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
@@ -111,14 +108,6 @@ def decode_mask(
         if values.min() < 0 or values.max() > 255:
             raise Unreadable(name, f"class {values.max()}: they go from 0 to 255")
         return values.astype(np.uint8)
-
-
-def read(
-    file: str | Path | bytes, size: tuple[int, int] | None, **fields: Any
-) -> np.ndarray:
-    """`decode` and then, where `size` (H, W) is given, `resize` to it (bilinear)."""
-    image = decode(file, **fields)
-    return image if size is None else resize(image, size)
 
 
 @contextlib.contextmanager
