@@ -21,6 +21,8 @@ FAMILIES = {  # with sizes that 2 divides, where the tiny config's are odd
     "t5": ("configs/t5/pretrain.py", {"data__length": 32, "inputs__window": 32}),
     "transformer": ("configs/transformer/translation.py", {}),
     "vit": ("configs/vit/imagenet.py", {}),
+    "mae": ("configs/mae/imagenet.py", {}),
+    "clip": ("configs/clip/pairs.py", {}),
 }
 CUBE = (("data", 2), ("model", 2), ("sequence", 2))
 DEFAULTS = {
