@@ -13,6 +13,7 @@ what LoRA or DoRA trained alone, in the format of `peft`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -109,6 +110,8 @@ def load(
     store.save_best(0, jax.tree.map(np.asarray, loaded.variables["params"]), {})
     store.close()
     result = {"status": "done", "step": 0, "steps": 0, "converted": str(source)}
+    if interop.is_bare(public):  # what is written again, unless it is trained
+        result["architectures"] = public["architectures"]
     files.write_json(workdir / "result.json", result)
     return loaded.report
 
@@ -146,6 +149,9 @@ def save(
     if run.classes and getattr(net, "classes", None) == len(run.classes):
         settings["id2label"] = {str(i): name for i, name in enumerate(run.classes)}
         settings["label2id"] = {name: i for i, name in enumerate(run.classes)}
+    with contextlib.suppress(FileNotFoundError):
+        result = json.loads((run.folder / "result.json").read_text("utf-8"))
+        settings |= {k: v for k, v in result.items() if k == "architectures"}
     tokenizer = run.parts.tokenizer
     with config.blaming("convert"):
         kind = interop.kind_of(net)

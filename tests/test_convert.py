@@ -138,6 +138,31 @@ def test_language_models_write_as_runs(name, tmp_path):
         np.testing.assert_array_equal(b[path], value)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("gpt2", "GPT2Model"), ("t5", "T5Model"), ("marian", "MarianModel")],
+)
+def test_a_model_without_a_head_is_written_as_it_was_read(name, kind, tmp_path):
+    ids = dict(eos_token_id=1, decoder_start_token_id=0, pad_token_id=0)
+    ids = {"eos_token_id": 1} if name == "gpt2" else ids
+    folder = public(tmp_path / "public", f"lm/{name}", architectures=[kind], **ids)
+    if name == "marian":
+        tensors = load_file(folder / "model.safetensors")
+        del tensors["final_logits_bias"]
+        save_file(tensors, folder / "model.safetensors")
+    convert.load(folder, tmp_path / "run")
+    convert.save(tmp_path / "run", tmp_path / "new")
+    config = json.loads((tmp_path / "new/config.json").read_text())
+    assert config["architectures"] == [kind]
+    a, b = (names.flatten(interop.load(f)[1]) for f in (folder, tmp_path / "new"))
+    assert all(np.array_equal(a[path], b[path]) for path in a | b)
+
+    (tmp_path / "run/result.json").write_text('{"status": "done", "step": 5}')
+    convert.save(tmp_path / "run", tmp_path / "trained")  # whose output map may be used
+    config = json.loads((tmp_path / "trained/config.json").read_text())
+    assert config["architectures"] != [kind]
+
+
 HEADS = {
     "bert/encoder": ("embed", {"first": "a b", "second": "b"}, "cosine"),
     "bert/pretrain": ("pretrain", None, None),

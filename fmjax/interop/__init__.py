@@ -69,8 +69,10 @@ def load(
     A file, and a folder without config.json, is what `interop.torchvision` reads.
     head: of the model family, or None for the bare encoder; 'auto' takes what the
     config's `architectures` names. classes: of a classification head, in place of the
-    config's; 'embed' does not cut texts, `sentence_length` says where they are to be.
-    key: initialises parameters which the file lacks (a fresh head).
+    config's. key: initialises parameters which the file lacks (a fresh head).
+    GPT2Model, T5Model and MarianModel are read as the language model whose output map
+    is their table; `save` writes either. Texts for the head 'embed' are to be cut at
+    `sentence_length`.
     net.clone(dtype='bfloat16', dropout=0.0) changes what weights do not depend on.
 
     Raises FileNotFoundError where files are absent; ValueError where the config asks
@@ -247,13 +249,14 @@ def save(
     The directory is made where absent; files of these names are replaced. What is more
     than `shard_bytes` is written as several files and an index.
     dtype: of the tensors, one of DTYPES. settings: further keys of config.json, such as
-    a tokenizer's eos_token_id, or id2label.
+    a tokenizer's eos_token_id, or id2label. Where they name GPT2Model, T5Model or
+    MarianModel in architectures, it is written, without a head.
     library: 'transformers', or 'timm' for its names and its config.
     BERT's head 'embed' is written as an encoder without a pooler, and a Transformer
     with sines and cosines by turns as the same function with Marian's order.
     Raises ValueError where the net's family has no public format here, variables are
-    not the net's (missing, unknown or misshapen parameters, by name), or a number is
-    too large for `dtype`.
+    not the net's (missing, unknown or misshapen parameters, by name), a number is too
+    large for `dtype`, or a head would be lost.
     """
     family = family_of(net, library)
     if dtype not in DTYPES:
@@ -271,12 +274,15 @@ def save(
     net, params = getattr(family, "standard", lambda *same: same)(net, params)
     config = family.config(net) | {"dtype": dtype} | dict(settings)
     params = {path: _cast(path, value, dtype) for path, value in params.items()}
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
     tensors = names.collect(params, family.entries(net))
     if hasattr(family, "constants"):
         tensors |= family.constants(net)  # which are no parameters here
     named = {family.public(net, name): value for name, value in tensors.items()}
+    if bare := _bare(config, family):
+        named = bare.of(net, named)
+        named = {name: _cast(name, value, dtype) for name, value in named.items()}
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
     safetensors.write_directory(directory, named, shard_bytes)
     text = json.dumps(config, indent=2, allow_nan=False)
     (directory / "config.json").write_text(text + "\n", encoding="utf-8")
@@ -379,6 +385,16 @@ def auto_head(config: Mapping[str, Any]) -> str | None:
     own = getattr(family, "head", None)
     head: str | None = own(config) if own else _head(config, family.ARCHITECTURES)
     return head
+
+
+def is_bare(config: Mapping[str, Any]) -> bool:
+    """Does a config.json name a class without a head, which is read as having one."""
+    return _bare(config, _family(config)) is not None
+
+
+def _bare(config: Mapping[str, Any], family: Any) -> names.Bare | None:
+    bare: names.Bare | None = getattr(family, "BARE", None)
+    return bare if bare and config.get("architectures") == [bare.name] else None
 
 
 @functools.lru_cache(maxsize=16)  # tracing a net takes longer than reading it

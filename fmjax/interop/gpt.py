@@ -12,6 +12,7 @@ from fmjax.models import gpt
 
 Model = gpt.Model
 ARCHITECTURES: dict[str, str | None] = {"GPT2LMHeadModel": None, "GPT2Model": None}
+BARE = names.Bare("GPT2Model", "transformer.", ("lm_head.weight",))
 
 # What transformers takes where config.json is silent (GPT2Config's signature).
 DEFAULTS: dict[str, Any] = {

@@ -165,6 +165,34 @@ def collect(
     return found
 
 
+class Bare(NamedTuple):
+    """A family's class of transformers without the head of its language model.
+
+    Its tensors are the language model's without `prefix`, without those of `head`, and
+    with those that `fixed` makes of a net, which are no parameters.
+    """
+
+    name: str
+    prefix: str = ""
+    head: tuple[str, ...] = ()
+    fixed: Callable[[Any], dict[str, np.ndarray]] = lambda net: {}
+
+    def of(self, net: Any, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Tensors by public name. Raises ValueError where a head would be lost."""
+        there = [name for name in self.head if name in tensors]
+        # A bias of zeros is none.
+        lost = [n for n in there if n.endswith("weight") or tensors[n].any()]
+        if lost:
+            raise ValueError(
+                f"architectures: {self.name} has no {', '.join(lost)}, which this net "
+                "has, and which would be lost; leave architectures out"
+            )
+        kept = {k: v for k, v in tensors.items() if k not in self.head} | self.fixed(
+            net
+        )
+        return {k.removeprefix(self.prefix): v for k, v in kept.items()}
+
+
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Nested dicts as {path: leaf}."""
 

@@ -72,6 +72,7 @@ INPUTS = {
 }
 
 HEAD = "lm_head.weight"
+BARE = names.Bare("T5Model", head=(HEAD,))
 
 
 def fields(

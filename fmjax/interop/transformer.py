@@ -252,3 +252,17 @@ def buffers(name: str, tensor: np.ndarray) -> bool:
 def public(net: transformer.Model, name: str) -> str:
     """The name for writing."""
     return name
+
+
+def _positions(net: transformer.Model) -> dict[str, np.ndarray]:
+    """The sinusoids, which MarianModel has among its tensors, by way of float64."""
+    units = np.arange(net.width) // 2 * 2
+    angles = np.arange(net.max_length)[:, None] / np.power(10000, units / net.width)
+    table = np.concatenate([np.sin(angles[:, ::2]), np.cos(angles[:, 1::2])], 1)
+    return {
+        f"{side}.embed_positions.weight": table.astype(np.float32)
+        for side in ("encoder", "decoder")
+    }
+
+
+BARE = names.Bare("MarianModel", "model.", ("final_logits_bias",), _positions)

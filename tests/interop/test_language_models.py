@@ -124,6 +124,57 @@ def test_every_name_that_writers_use_is_read(name, edit, checkpoint):
     assert equal(interop.load(checkpoint(name, edit))[1], expected)
 
 
+BARE = {
+    "gpt2": ("GPT2Model", "transformer."),
+    "t5": ("T5Model", ""),
+    "marian": ("MarianModel", "model."),
+}
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_what_is_read_without_a_head_can_be_written_so(name, checkpoint, tmp_path):
+    kind, prefix = BARE[name]
+
+    def edit(tensors):
+        tensors.pop("final_logits_bias", None)
+        for old in list(tensors):
+            tensors[old.removeprefix(prefix)] = tensors.pop(old)
+
+    folder = checkpoint(name, edit, architectures=[kind])
+    net, variables = interop.load(folder)
+    interop.save(tmp_path / "a", net, variables, settings={"architectures": [kind]})
+    ours, theirs = (
+        load_file(f / "model.safetensors") for f in (tmp_path / "a", folder)
+    )
+    for side in ("encoder", "decoder") if name == "marian" else ():
+        made = ours.pop(f"{side}.embed_positions.weight")
+        sines = transformer.sinusoids(np.arange(12), 12, "halves")
+        np.testing.assert_allclose(made, sines, atol=1e-6)
+    assert set(ours) == set(theirs)
+    for tensor, value in theirs.items():
+        np.testing.assert_array_equal(ours[tensor], value)
+    config = json.loads((tmp_path / "a/config.json").read_text())
+    assert config["architectures"] == [kind]
+    again = interop.load(tmp_path / "a")
+    assert again[0] == net
+    assert equal(again[1], variables)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "lost"),
+    [
+        ("t5-1.1", "T5Model", "lm_head.weight"),
+        ("marian", "MarianModel", "final_logits_bias"),
+    ],
+)
+def test_a_head_is_not_lost_in_writing(name, kind, lost, tmp_path):
+    net, variables = interop.load(GOLDEN / name)
+    said = {"architectures": [kind]}
+    with pytest.raises(ValueError, match=f"{kind} has no {lost}, which this net has"):
+        interop.save(tmp_path / "a", net, variables, settings=said)
+    assert not (tmp_path / "a").exists()
+
+
 def test_marian_s_bias_is_zero_where_the_file_lacks_it(checkpoint):
     folder = checkpoint("marian", lambda tensors: tensors.pop("final_logits_bias"))
     assert not interop.load(folder)[1]["params"]["bias"].any()

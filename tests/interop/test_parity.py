@@ -3,7 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
+from fmjax import interop
 from tests.golden import bert_cases, lm_cases
 
 pytestmark = pytest.mark.parity
@@ -57,3 +59,33 @@ def test_parameter_counts_are_the_reference_s(size):
     params = jax.eval_shape(net.init, jax.random.key(0), inputs)
     ours = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert ours == sum(p.numel() for p in theirs.parameters())
+
+
+BARE = {"gpt2": "GPT2Model", "t5": "T5Model", "marian": "MarianModel"}
+
+
+@pytest.mark.parametrize("name", [*BARE, "marian-odd"])
+def test_a_model_without_a_head_is_written_as_the_reference_does(name, tmp_path):
+    kind = BARE[name.partition("-")[0]]
+    reference = getattr(transformers, kind)
+    config = reference.config_class(**lm_cases.CASES[name].config())
+    theirs = reference(config)
+    theirs.save_pretrained(tmp_path / "theirs")
+    net, variables = interop.load(tmp_path / "theirs")
+    said = {"architectures": [kind]}
+    interop.save(tmp_path / "ours", net, variables, settings=said)
+    tensors = [
+        load_file(tmp_path / f / "model.safetensors") for f in ("theirs", "ours")
+    ]
+    assert set(tensors[0]) == set(tensors[1])
+    for tensor, value in tensors[0].items():
+        np.testing.assert_array_equal(tensors[1][tensor], value, err_msg=tensor)
+    again, info = transformers.AutoModel.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
+    assert type(again) is reference
+    assert not any(info.values()), info
+    # The class with a head reads it as fmjax does.
+    whole = getattr(transformers, lm_cases.CASES[name].kind)
+    _, info = whole.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(info.values()), info
