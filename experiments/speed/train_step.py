@@ -52,15 +52,22 @@ def _model(**fields: Any) -> dict[str, Any]:
     return {f"model.{name}": value for name, value in fields.items()}
 
 
-CASES = {
-    "BERT 6x384, 8 x 128": Case(
+def _bert(predictions: int, rate: float) -> Case:
+    """Ours predicts at the masked tokens; transformers' logits are of every token."""
+    masked = {"inputs.predictions": predictions, "inputs.rate": rate}
+    return Case(
         "configs/bert/pretrain.py",
         _model(size=None, vocab_size=30522, **SMALL)
-        | {"data.length": 128, "inputs.predictions": 128, "inputs.rate": 1.0}
-        | {"batch_size": 8},
+        | {"data.length": 128, "batch_size": 8}
+        | masked,
         "BertForPreTraining",
         THEIRS | dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
-    ),
+    )
+
+
+CASES = {
+    "BERT 6x384, 8 x 128": _bert(128, 1.0),
+    "BERT 6x384, 8 x 128, 15 % masked": _bert(20, 0.15),
     "GPT-2 6x384, 4 x 256": Case(
         "configs/gpt/language_model.py",
         _model(vocab_size=50257, **(SMALL | {"max_length": 256}))
@@ -190,9 +197,10 @@ def torchs(case: Case, batch: Any) -> Callable:
         kind = getattr(transformers, case.kind)
         net = kind(kind.config_class(**case.fields))
     if case.kind == "BertForPreTraining":
-        spots = long(inputs["positions"])
         labels = torch.full(inputs["tokens"].shape, -100)
-        labels.scatter_(1, spots, long(batch["targets"]))
+        row, spot = host(batch["weights"]).nonzero(as_tuple=True)
+        spots = long(inputs["positions"])[row, spot]
+        labels[row, spots] = long(batch["targets"])[row, spot]
         given = dict(input_ids=long(inputs["tokens"]), labels=labels)
         given |= dict(token_type_ids=long(inputs["types"]))
         given |= dict(attention_mask=long(inputs["mask"]))
