@@ -40,6 +40,18 @@ def start(workdir, *flags, devices=1):
     )
 
 
+def start_pair(workdir, *flags, devices=1):
+    """Two processes that make one run."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    many = ("--coordinator", f"localhost:{port}", "--processes", "2")
+    return [
+        start(workdir, *flags, *many, "--process", str(i), devices=devices)
+        for i in range(2)
+    ]
+
+
 def finish(process):
     out, err = process.communicate(timeout=300)
     return process.returncode, out, err
@@ -81,14 +93,7 @@ def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(tmp_path, name
 )
 def test_two_processes_are_one_run(tmp_path, params):
     flags = (f"--config.parallel.params={params}", "--config.steps=6")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    many = ("--coordinator", f"localhost:{port}", "--processes", "2")
-    pair = [
-        start(tmp_path / "two", *flags, *many, "--process", str(i), devices=2)
-        for i in range(2)
-    ]
+    pair = start_pair(tmp_path / "two", *flags, devices=2)
     for code, _, err in map(finish, pair):
         assert code == 0, err
     code, _, err = finish(start(tmp_path / "one", *flags, devices=4))
@@ -98,6 +103,49 @@ def test_two_processes_are_one_run(tmp_path, params):
         values = [[x[name] for x in lines if name in x] for lines in (one, two)]
         assert len(values[0]) == len(values[1]) > 0
         np.testing.assert_allclose(values[1], values[0], rtol=1e-6)
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        pytest.param("SIGTERM", [0], marks=SLOW),
+        pytest.param("SIGTERM", [1], marks=SLOW),
+        pytest.param("SIGTERM", [0, 1], marks=SLOW),
+        pytest.param("SIGINT", [0], marks=SLOW),
+        ("SIGINT", [1]),
+        pytest.param("SIGINT", [0, 1], marks=SLOW),
+        pytest.param("SIGINT", [1, 1, 0, 0], marks=SLOW),  # an impatient user
+        pytest.param("SIGTERM", [1, 1, 0, 0], marks=SLOW),
+    ],
+)
+def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(tmp_path, name, told):
+    long = ("--config.steps=100000", "--config.evaluate=None")
+    long += ("--config.checkpoint.every=50000 steps",)
+    pair = start_pair(tmp_path / "a", *long)
+    try:
+        deadline = time.monotonic() + 200
+        lines = tmp_path / "a" / "metrics.jsonl"
+        while not (lines.exists() and lines.read_text().count("\n") > 20):
+            assert [one.poll() for one in pair] == [None, None], finish(pair[1])[2]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        for rank in told:
+            pair[rank].send_signal(getattr(signal, name))
+        ended = [finish(one) for one in pair]
+    finally:
+        for one in pair:
+            one.kill()
+    assert [code for code, _, _ in ended] == [75, 75], ended
+    # Gloo speaks on the same stream.
+    results = [json.loads(out.splitlines()[-1]) for _, out, _ in ended]
+    assert [one["status"] for one in results] == ["stopped", "stopped"]
+    step = results[0]["step"]
+    assert results[1]["step"] == step < 100000
+    assert [x["step"] for x in report.read(tmp_path / "a")] == [*range(1, step + 1)]
+    assert (tmp_path / "a" / "checkpoints" / str(step)).is_dir()
 
 
 def test_a_wrong_setting_ends_a_process_with_2_and_no_traceback(tmp_path):
