@@ -302,11 +302,11 @@ def run(
             watch.look(pending[0], sums)
 
     with (
+        signals.preemption() as asked,  # until all is saved
         contextlib.closing(report),
         contextlib.closing(store),
         contextlib.closing(book),
         contextlib.closing(coming),
-        signals.preemption() as asked,
     ):
         while True:
             alive(done)

@@ -7,7 +7,9 @@ import types
 
 import pytest
 
+from fmjax import checkpoint
 from fmjax.keeping import signals
+from tests import runs
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
@@ -29,6 +31,30 @@ def test_handlers_are_restored_after_an_error():
         # Zero only where the handler is not the old one any more.
         print(1 / (signal.getsignal(signal.SIGTERM) is before))
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_the_last_state_is_written_ends_nothing(
+    tmp_path, monkeypatch, name
+):
+    closed = checkpoint.Checkpoints.close
+
+    def close(store):  # which waits until all is written
+        os.kill(os.getpid(), getattr(signal, name))
+        closed(store)
+
+    # Outside of a run it would end these tests.
+    monkeypatch.setattr(checkpoint.Checkpoints, "close", close)
+    came = []
+    old = signal.signal(getattr(signal, name), lambda *_: came.append(name))
+    try:
+        tiny = runs.tiny("configs/cnn/fashion_mnist.py", evaluate=None)
+        result = runs.run(tmp_path / "a", tiny, stop_at=2)
+    finally:
+        signal.signal(getattr(signal, name), old)
+    assert came == []
+    assert (result["status"], result["step"]) == ("stopped", 2)
+    assert (tmp_path / "a" / "checkpoints" / "2").is_dir()
 
 
 def test_each_run_is_asked_anew():
