@@ -28,6 +28,7 @@ from fmjax import config, files
 from fmjax.keeping import guard
 
 EXIT = 69  # EX_UNAVAILABLE of sysexits.h
+INTERRUPTED = 130  # of a shell's: 128 and SIGINT's number
 
 
 class Peers:
@@ -123,6 +124,12 @@ def watching(workdir: pathlib.Path, limits: guard.Guard) -> Iterator[Callable]:
     except Exception as error:
         if peers and not isinstance(error, guard.NonFinite):
             _ask_who(peers, limits, error, rank)
+        raise
+    except KeyboardInterrupt:  # before the loop, which would save and stop
+        if peers:  # who, and jax at its end, would wait for this one
+            peers.say(last["step"], "interrupted")
+            print(f"fmjax: process {rank} interrupted", file=sys.stderr, flush=True)
+            os._exit(INTERRUPTED)
         raise
     else:
         if peers:

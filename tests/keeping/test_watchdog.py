@@ -1,17 +1,17 @@
 """A dead, stopped or stuck process ends the others, which say which it was."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from fmjax import report
 from fmjax.keeping import guard, watchdog
 from tests.runs import ROOT
-from tests.test_processes import finish, start
+from tests.test_processes import finish, start_pair
 
 STUCK = """
 import pathlib, sys, time
@@ -92,12 +92,8 @@ class TestPeers:
 @pytest.mark.parametrize("when", ["before the first step", "later"])
 @pytest.mark.parametrize("hurt", [0, 1])
 def test_of_two_processes_one_is_lost(tmp_path, how, when, hurt):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     flags = ("--config.steps=100000", "--config.guard.peer_seconds=10.0")
-    flags += ("--coordinator", f"localhost:{port}", "--processes", "2")
-    pair = [start(tmp_path / "w", *flags, "--process", str(i)) for i in range(2)]
+    pair = start_pair(tmp_path / "w", *flags)
     sign = {"later": "metrics.jsonl", "before the first step": f"watch/{hurt}.json"}
     try:
         deadline = time.monotonic() + 200
@@ -121,6 +117,22 @@ def test_of_two_processes_one_is_lost(tmp_path, how, when, hurt):
         return
     assert code == 69, err
     assert f"process {hurt} of 2 (pid {pair[hurt].pid}" in err
+
+
+def test_an_interrupt_before_the_loop_is_told_to_the_others(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(watchdog.os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as ended, watchdog.watching(tmp_path, guard.Guard()):
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+    assert "process 1 interrupted" in capsys.readouterr().err
+    other = watchdog.Peers(tmp_path / "watch", 0, 2)
+    other.look()
+    (said,) = other.silent(60)
+    assert said.endswith("before its first step) is failed: interrupted")
 
 
 def test_the_limits_are_settings():
