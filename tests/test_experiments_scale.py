@@ -4,6 +4,7 @@ import json
 import math
 import pathlib
 import re
+import subprocess
 import sys
 
 import pytest
@@ -48,6 +49,22 @@ def test_launchers_use_every_gpu_and_name_every_pod():
     (words,) = pod["containers"][0]["args"]
     assert f"--coordinator {name}-0.{pod['subdomain']}:" in words
     assert f"--processes {job['spec']['completions']} " in words
+
+
+@pytest.mark.parametrize("code", [0, 69, 75])
+def test_slurms_script_asks_to_go_on_after_75_alone(tmp_path, code):
+    page = (run.ROOT / "README.md").read_text("utf-8")
+    script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", page, re.DOTALL)[1]
+    stand_ins = {"srun": f"exit {code}", "scontrol": f'echo "$@" >> {tmp_path}/asked'}
+    for name, does in stand_ins.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    there = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "42"}
+    done = subprocess.run(["bash", "-c", script], env=there, timeout=60)
+    assert done.returncode == code
+    asked = tmp_path / "asked"
+    assert asked.exists() == (code == 75)
+    assert code != 75 or asked.read_text() == "requeue 42\n"
 
 
 def test_names_are_told_apart():
