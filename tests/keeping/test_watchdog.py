@@ -125,9 +125,11 @@ def test_an_interrupt_before_the_loop_is_told_to_the_others(
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
     monkeypatch.setattr(watchdog.os, "_exit", sys.exit)
-    with pytest.raises(SystemExit) as ended, watchdog.watching(tmp_path, guard.Guard()):
+    # Which would end these tests too.
+    either = pytest.raises((SystemExit, KeyboardInterrupt))
+    with either as ended, watchdog.watching(tmp_path, guard.Guard()):
         raise KeyboardInterrupt
-    assert ended.value.code == 130
+    assert ended.value.args == (130,)
     assert "process 1 interrupted" in capsys.readouterr().err
     other = watchdog.Peers(tmp_path / "watch", 0, 2)
     other.look()
