@@ -17,14 +17,16 @@ MEANS: tuple[dict[str, Any], ...] = (
 )
 PACKAGE = "sentence_transformers.models"  # where all its versions find the modules
 LIMITS = "sentence_bert_config.json"
+PROMPTS = "config_sentence_transformers.json"
 POOLINGS = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
 
 
 def check(directory: Path) -> None:
     """Raises ValueError where a folder's sentence vectors are not those of 'embed'.
 
-    modules.json, 1_Pooling/config.json and sentence_bert_config.json say how they are
-    made; a folder may be without these files.
+    modules.json, 1_Pooling/config.json, sentence_bert_config.json and
+    config_sentence_transformers.json say how they are made; a folder may be without
+    these files.
     """
     for file in directory.glob("modules.json"):
         for module in _said(file, list):
@@ -50,6 +52,15 @@ def check(directory: Path) -> None:
                 f"{file}: do_lower_case lowers texts before a tokenizer for which case "
                 "counts, which is not done here; the vectors would be others. Give the "
                 "folder a tokenizer.json that lowers"
+            )
+    for file in directory.glob(PROMPTS):
+        said = _said(file, dict)
+        name, prompts = said.get("default_prompt_name"), said.get("prompts")
+        if name is not None and (not isinstance(prompts, dict) or prompts.get(name)):
+            raise ValueError(
+                f"{file}: default_prompt_name {name!r:.80} puts a prompt before every "
+                "text, which is not done here; the vectors would be others. Put it "
+                "there yourself, and null here"
             )
 
 

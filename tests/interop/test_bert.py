@@ -136,6 +136,11 @@ def test_the_encoder_of_an_untied_checkpoint_is_read_and_its_head_refused(checkp
         ),
         ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "'lasttoken'"),
         ("1_Pooling/config.json", [], "is not a JSON dict"),
+        (
+            "config_sentence_transformers.json",
+            {"prompts": {"query": "query: "}, "default_prompt_name": "query"},
+            "default_prompt_name 'query' puts a prompt before every text",
+        ),
         ("modules.json", [{"type": "a.Transformer"}, {"type": "a.Dense"}], "'a.Dense'"),
     ],
 )
