@@ -23,6 +23,8 @@ FILES = (
     "generation_config.json",
     "modules.json",
     "*_Pooling/config.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*.safetensors",

@@ -63,7 +63,8 @@ def test_only_weights_settings_and_tokenizers_are_fetched(library):
         *("config.json", "generation_config.json", "model.safetensors"),
         *("model-00001-of-00002.safetensors", "model.safetensors.index.json"),
         *("tokenizer.json", "vocab.txt", "merges.txt", "spiece.model"),
-        *("modules.json", "1_Pooling/config.json"),
+        *("modules.json", "1_Pooling/config.json", "sentence_bert_config.json"),
+        "config_sentence_transformers.json",
     ):
         assert wanted(file), file
     for file in (
