@@ -6,9 +6,10 @@
 Steps of the same sizes take turns on the same batch, all in float32, without dropout,
 with the optimizer's update, in a process each: fmjax's own (`train.prepare`, compiled
 as the loop does, its numbers read), the same model's loss with `jax.grad` and optax in
-a dozen lines, and the public implementation in eager torch, once as it is and once with
-freed memory kept as fmjax keeps it (`fmjax.memory`). A line a case goes to
-train_step.jsonl beside this file, or to --output.
+a dozen lines, and the public implementation in torch: eager as it is, eager with freed
+memory kept as fmjax keeps it (`fmjax.memory`), and compiled (`torch.compile`, which
+needs a C++ compiler). A line a case goes to train_step.jsonl beside this file, or to
+--output.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ import numpy as np
 from experiments.speed import generation
 
 # An arm is a process of its own.
-KEPT = "torch, memory kept"
-ARMS = ("fmjax", "by hand", "torch", KEPT)
+KEPT, COMPILED = "torch, memory kept", "torch.compile"
+ARMS = ("fmjax", "by hand", "torch", KEPT, COMPILED)
 SMALL = {"width": 384, "depth": 6, "heads": 6, "mlp_width": 1536}
 THEIRS = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6}
 THEIRS |= {"intermediate_size": 1536}
@@ -178,7 +179,7 @@ def ours(case: Case) -> tuple[Callable, Callable, dict[str, Any]]:
     return step, bare, told | {"batch": batch}
 
 
-def torchs(case: Case, batch: Any) -> Callable:
+def torchs(case: Case, batch: Any, *, compiled: bool = False) -> Callable:
     """The public implementation's step on our batch; it returns its loss."""
     import torch
     import transformers
@@ -218,6 +219,8 @@ def torchs(case: Case, batch: Any) -> Callable:
             given = dict(pixel_values=images, labels=labels % 1000)
     net.train()
     update = torch.optim.AdamW(net.parameters(), lr=1e-4, weight_decay=0.01)
+    if compiled:
+        net = torch.compile(net)
 
     def step() -> float:
         update.zero_grad()
@@ -282,7 +285,7 @@ def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def child(arm: str, name: str, file: pathlib.Path, threads: int) -> None:
     """A process that takes a step for each line it reads, and writes what it took."""
     told: dict[str, Any] = {}
-    if arm != "torch":
+    if arm not in ("torch", COMPILED):
         from fmjax import memory
 
         told["memory_kept"] = memory.keep()
@@ -298,8 +301,11 @@ def child(arm: str, name: str, file: pathlib.Path, threads: int) -> None:
 
         torch.set_num_threads(threads)
         with np.load(file) as kept:
-            step = torchs(CASES[name], nested(dict(kept)))
+            batch = nested(dict(kept))
+        step = torchs(CASES[name], batch, compiled=arm == COMPILED)
+    began = time.monotonic()
     told["first_loss"] = step()
+    told["first_step_seconds"] = time.monotonic() - began
     print(json.dumps(told), flush=True)
     for _ in sys.stdin:
         began, used = time.perf_counter(), time.process_time()
@@ -366,7 +372,8 @@ def measure(name: str, repeats: int, threads: int) -> dict[str, Any]:
             for one in steps.values():
                 one.end()
     found: dict[str, Any] = dict(steps["fmjax"].told)
-    found["first_losses"] = {arm: steps[arm].told["first_loss"] for arm in ARMS}
+    for told in ("first_loss", "first_step_seconds"):
+        found[told] = {arm: steps[arm].told[told] for arm in ARMS}
     for arm in ARMS:
         found[arm] = {
             "seconds": statistics.median(wall[arm]),
@@ -393,7 +400,8 @@ def table(lines: list[dict[str, Any]]) -> str:
         "torch, ms",
         "torch / fmjax [by turn]",
     )
-    heads += (f"{KEPT} / fmjax", "by hand / fmjax", "of the matmul peak")
+    heads += (f"{KEPT} / fmjax", f"{COMPILED} / fmjax")
+    heads += ("by hand / fmjax", "of the matmul peak")
     rows = [heads, ("---",) * len(heads)]
     for line in lines:
         spread = lambda name: (  # noqa: E731
@@ -410,8 +418,8 @@ def table(lines: list[dict[str, Any]]) -> str:
             milli("fmjax"),
             milli("torch"),
         )
-        names = ("torch / fmjax", f"{KEPT} / fmjax", "by hand / fmjax")
-        cells += (*(spread(name) for name in names), share)
+        others = ("torch", KEPT, COMPILED, "by hand")
+        cells += (*(spread(f"{name} / fmjax") for name in others), share)
         rows.append(cells)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
