@@ -14,6 +14,7 @@ CORRELATIONS = {"wordsim353": 0.729, "simlex999": 0.446, "men": 0.764}
 
 
 @pytest.mark.network
+@pytest.mark.parity
 @pytest.mark.parametrize("dataset", CORRELATIONS)
 def test_words_are_alike_as_people_say(dataset):
     try:
