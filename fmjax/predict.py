@@ -151,11 +151,9 @@ def draw(
     pixels that are not 255}}. Raises ConfigError where a map would take the place of an
     image that is read.
     """
-    given, taken, lines = (
-        {pathlib.Path(row["file"]).resolve() for row in rows},
-        set(),
-        [],
-    )
+    given = {pathlib.Path(row["file"]).resolve() for row in rows}
+    taken = set[pathlib.Path]()
+    lines = []
     for row, said in zip(rows, found, strict=True):
         stem, again = pathlib.Path(row["file"]).stem, 1
         path = folder / f"{stem}.classes.png"
