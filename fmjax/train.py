@@ -55,12 +55,8 @@ class Log(NamedTuple):
     ledger: bool = False  # which rows each step was given (fmjax/keeping/ledger.py)
 
 
-OWN = (
-    "workdir",
-    "dry_run",
-    "stop_at",
-    "profile",
-)  # arguments of train that are no settings
+# Arguments of train that are no settings.
+OWN = ("workdir", "dry_run", "stop_at", "profile")
 
 
 class Setup(NamedTuple):
