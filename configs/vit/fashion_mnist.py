@@ -2,8 +2,8 @@
 
     python -m fmjax.train --config configs/vit/fashion_mnist.py --workdir runs/vit
 
-49 patches of 4 x 4, 6 blocks of width 128, the mean of the patches; Muon 0.02 with
-warm-up and cosine, 10 epochs, moved by up to 2 pixels, mirrored, 10 % label smoothing;
+49 patches of 4 x 4, 6 blocks of width 128, the mean of the patches; Muon 0.005 with
+warm-up and cosine, 8 epochs, moved by up to 2 pixels, mirrored, 10 % label smoothing;
 the best weights by 5,000 of the 60,000 training images. Published neighbours: small
 CNNs 91-93 %. Ours: 83.1 % (experiments/fashion_mnist), one seed, not tuned. 'small' is
 4 blocks of width 64, 1 epoch, no dropout, and the encoder of
@@ -25,11 +25,12 @@ def get_config(arg: str = "") -> ConfigDict:
     c.objective = dict(name="classify", label_smoothing=0.1)
     c.data = dict(name="fashion_mnist")
     c.inputs = dict(name="image", mean=(0.2860,), std=(0.3530,), flip=True, crop=2)
-    # Validation accuracy after 300 steps: 0.005 0.708, 0.02 0.716 (AdamW 1e-3 0.615).
-    c.optim = dict(name="muon", lr=0.02, rms=0.2, weight_decay=0.01)
+    # Validation accuracy after 300 steps: 0.005 0.708, 0.02 0.716 (AdamW 1e-3 0.615);
+    # 0.02 then lost what it had learnt, 0.702 and 0.600 after one and two epochs.
+    c.optim = dict(name="muon", lr=0.005, rms=0.2, weight_decay=0.01)
     c.optim.update(dict(schedule="cosine", warmup="5%"))
     c.batch_size = 128
-    c.steps = "10 epochs"
+    c.steps = "8 epochs"
     c.accum = 1
     c.evaluate = dict(every="1 epoch", splits=("validation",), patience=None)
     c.evaluate.update(dict(metric="validation/accuracy", higher=True))
