@@ -31,9 +31,11 @@ def load(path: str | Path) -> Tokenizer:
     has a capital, unless tokenizer_config.json says `do_lower_case`; transformers takes
     a silent file for lower case, whatever the pieces. `strip_accents` and
     `tokenize_chinese_chars` are followed, too. Padding and truncation set in a file are
-    switched off. Raises FileNotFoundError, or ValueError naming what
-    is wrong, and what to do where there is only a sentencepiece model, or where files
-    beside a vocabulary ask for tokens or settings that it is not read with.
+    switched off.
+
+    Raises FileNotFoundError, or ValueError naming what is wrong, and what to do where
+    there is only a sentencepiece model, or where files beside a vocabulary ask for
+    tokens or settings that it is not read with.
     """
     return tokenizer_files.read(weights.directory(path))
 

@@ -187,9 +187,8 @@ class Bare(NamedTuple):
                 f"architectures: {self.name} has no {', '.join(lost)}, which this net "
                 "has, and which would be lost; leave architectures out"
             )
-        kept = {k: v for k, v in tensors.items() if k not in self.head} | self.fixed(
-            net
-        )
+        kept = {k: v for k, v in tensors.items() if k not in self.head}
+        kept |= self.fixed(net)
         return {k.removeprefix(self.prefix): v for k, v in kept.items()}
 
 

@@ -50,7 +50,6 @@ _REASONS = {
 }
 HARMLESS = {key: why for why, keys in _REASONS.items() for key in keys}
 LABELS = ("id2label", "label2id", "num_labels")  # the names of a classifier's classes
-
 LIMIT = 10_000_000  # classes
 
 # What transformers calls an activation, and its name in `layers/activation.py`.

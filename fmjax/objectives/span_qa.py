@@ -9,8 +9,6 @@ import optax
 from fmjax.objectives import top1
 
 METRICS = ("question_answering",)
-
-
 LONGEST = 30  # pieces of an answer, as in the authors' run_squad.py
 
 
