@@ -16,11 +16,15 @@ import jax, jax.numpy as jnp
 # Its intermediate is an array of 64 MB.
 step = jax.jit(lambda x: jnp.sin(x) @ x[0])
 x = jnp.ones((1 << 12, 1 << 12))
-for _ in range(40):  # until there is room between what else was allocated
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+counts = []
+for _ in range(60):
+    before = faults()
     step(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-step(x).block_until_ready()
-print(told, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    counts.append(faults() - before)
+# The usual step's: what else was allocated may lie where a step's array was, and then
+# it has to have new room; in the first steps often, later now and then.
+print(told, sorted(counts[20:])[20])
 """
 
 
@@ -39,7 +43,7 @@ def faults(way, **more):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc alone is told")
-def test_a_step_has_its_memory_from_the_step_before():
+def test_steps_have_their_memory_from_those_before():
     told, kept = faults("keep")
     assert told == "True"
     assert kept < 500
