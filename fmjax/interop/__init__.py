@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from fmjax import files
 from fmjax.data import hub, weights
 from fmjax.interop import names, safetensors, sentence_folder, tokenizer_folder
 from fmjax.interop.names import Report
@@ -284,8 +284,7 @@ def save(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     safetensors.write_directory(directory, named, shard_bytes)
-    text = json.dumps(config, indent=2, allow_nan=False)
-    (directory / "config.json").write_text(text + "\n", encoding="utf-8")
+    files.write_json(directory / "config.json", config)
 
 
 def config_of(directory: Path, name: str = "config.json") -> dict[str, Any]:

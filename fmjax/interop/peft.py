@@ -9,7 +9,6 @@ blocks on the way out, and each has its columns of B on the way in.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
-from fmjax import interop
+from fmjax import files, interop
 from fmjax.interop import names, safetensors, settings
 from fmjax.transforms import lora
 
@@ -116,8 +115,7 @@ def save(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     safetensors.write(directory / WEIGHTS, tensors)
-    text = json.dumps(config, indent=2, allow_nan=False)
-    (directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+    files.write_json(directory / CONFIG, config)
 
 
 def load(

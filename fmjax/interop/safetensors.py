@@ -18,6 +18,8 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
+from fmjax import files
+
 HEADER_LIMIT = 8_000_000  # bytes: some 80,000 tensors, and JSON takes 50 times as much
 INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000  # as transformers splits them
@@ -140,9 +142,7 @@ def write_directory(
             where |= dict.fromkeys(shard, file)
         total = sum(array.nbytes for array in tensors.values())
         index = {"metadata": {"total_size": total}, "weight_map": where}
-        part = directory / f"{INDEX}.part"
-        part.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        os.replace(part, directory / INDEX)
+        files.write_json(directory / INDEX, index)
         old -= {directory / file for file in where.values()} | {directory / INDEX}
         old.add(directory / "model.safetensors")
     for stale in old:

@@ -1,10 +1,10 @@
 """sentence-transformers' files beside a BERT: how texts become vectors, both ways."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fmjax import files
 from fmjax.data import tokenizer as tokenizers
 from fmjax.interop import safetensors, settings
 
@@ -103,14 +103,12 @@ def write(directory: Path, *, width: int, length: int) -> None:
     pooling: dict[str, Any] = {"word_embedding_dimension": width}
     pooling |= {f"pooling_mode_{mode}": mode == "mean_tokens" for mode in POOLINGS}
     limits = {"max_seq_length": length, "do_lower_case": False}
-    (directory / "1_Pooling").mkdir(exist_ok=True)
     for name, value in (
         ("modules.json", modules),
         ("1_Pooling/config.json", pooling),
         (LIMITS, limits),
     ):
-        text = json.dumps(value, indent=2)
-        (directory / name).write_text(text + "\n", encoding="utf-8")
+        files.write_json(directory / name, value)
 
 
 def _said(file: Path, kind: type) -> Any:

@@ -1,12 +1,12 @@
 """A checkpoint directory's tokenizer, read with its config and written beside it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, processors
 
+from fmjax import files
 from fmjax.data import tokenizer as tokenizers
 
 # config.json's names of tokens' ids.
@@ -113,8 +113,7 @@ def write(directory: Path, tokenizer: Tokenizer, *, kind: str, max_length: int) 
         ("tokenizer_config.json", settings),
         ("special_tokens_map.json", special),
     ):
-        text = json.dumps(value, indent=2, ensure_ascii=False)
-        (directory / file).write_text(text + "\n", encoding="utf-8")
+        files.write_json(directory / file, value)
 
 
 def _special(tokenizer: Tokenizer, kind: str) -> dict[str, str]:
