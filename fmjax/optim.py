@@ -81,9 +81,9 @@ def curve(
 def layer_factor(params: Any, decay: float, pattern: str) -> Callable[[str], float]:
     """Layer-wise learning-rate decay (Howard & Ruder 2018; Clark et al. 2020).
 
-    `pattern`'s first group is the layer's number. The last layer and whatever comes
-    after it have factor 1, layer i has decay ** (last - i), and parameters with 'embed'
-    in their path one power more than layer 0.
+    `pattern`'s first group is the layer's number. What comes after the layers (a last
+    norm, a head) has factor 1, layer i has decay ** (last + 1 - i), and parameters with
+    'embed' in their path one power more than layer 0.
     """
     numbers = [re.search(pattern, path) for path in trees.paths(params)]
     layers = [int(match[1]) for match in numbers if match]
@@ -95,8 +95,8 @@ def layer_factor(params: Any, decay: float, pattern: str) -> Callable[[str], flo
     def factor(path: str) -> float:
         match = re.search(pattern, path)
         if match:
-            return decay ** (max(layers) - int(match[1]))
-        return decay ** (max(layers) + 1) if "embed" in path else 1.0
+            return decay ** (max(layers) + 1 - int(match[1]))
+        return decay ** (max(layers) + 2) if "embed" in path else 1.0
 
     return factor
 
@@ -127,10 +127,11 @@ def group(
     """(transformation, learning rate by step) of one group of parameters.
 
     adamw: Loshchilov & Hutter 2019, adam: Kingma & Ba 2015, sgd: with momentum and L2
-    decay, rmsprop: likewise (Tieleman & Hinton 2012; b2 is its decay), lamb: You et al.
-    2020, lars: You et al. 2017, adafactor: Shazeer & Stern 2018 (its decay is not
-    scaled by the rate), lion: Chen et al. 2023, muon: Jordan et al. 2024 (fmjax/muon.py
-    says for what, and has `rms`).
+    decay, rmsprop: likewise (Tieleman & Hinton 2012; b2 is its decay; as TensorFlow's,
+    its mean square begins at 1 and eps is within the root), lamb: You et al. 2020,
+    lars: You et al. 2017, adafactor: Shazeer & Stern 2018 (its decay is not scaled by
+    the rate), lion: Chen et al. 2023, muon: Jordan et al. 2024 (fmjax/muon.py says for
+    what, and has `rms`).
     `no_decay` names what is never decayed. begin: the run's step at which the
     transformation's own count is 0.
     """
@@ -155,7 +156,9 @@ def group(
         ),
         "rmsprop": lambda: optax.chain(
             optax.add_decayed_weights(wd, decayed),
-            optax.rmsprop(rate, b2, eps, momentum=momentum or None, nesterov=nesterov),
+            optax.rmsprop(
+                rate, b2, eps, 1.0, momentum=momentum or None, nesterov=nesterov
+            ),
         ),
         "lamb": lambda: optax.lamb(rate, b1, b2, eps, weight_decay=wd, mask=decayed),
         "lars": lambda: optax.lars(

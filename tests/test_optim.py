@@ -112,7 +112,7 @@ OPTAX = {
         {"weight_decay": 0.1, "momentum": 0.8, "b2": 0.95, "eps": 1e-2},
         optax.chain(
             optax.add_decayed_weights(0.1, DECAYED),
-            optax.rmsprop(falling, 0.95, 1e-2, momentum=0.8),
+            optax.rmsprop(falling, 0.95, 1e-2, 1.0, momentum=0.8),
         ),
     ),
     "sgd without momentum": ({"momentum": 0.0}, optax.sgd(falling)),
@@ -166,6 +166,16 @@ class TestOptimizers:
         got, _ = walk(make(name=case.split()[0], **FALLING, **settings))
         same(got, want)
         assert not np.allclose(want[0]["norm"]["scale"], PARAMS["norm"]["scale"])
+
+    def test_rmsprop_begins_at_1_with_eps_within_the_root(self):
+        # TensorFlow's rule, by hand; half of the mean square is the new one.
+        got = walk(make(name="rmsprop", lr=LR, b2=0.5, eps=2.0, momentum=0.0), 1)[0][0]
+        want = jax.tree.map(
+            lambda p, g: p - LR * g / np.sqrt(0.5 + 0.5 * g**2 + 2.0),
+            PARAMS,
+            gradient(0),
+        )
+        same(got, want, rtol=1e-5)
 
     @pytest.mark.parametrize(
         "name", ["adamw", "sgd", "rmsprop", "lamb", "lars", "lion", "muon"]
@@ -416,7 +426,8 @@ class TestPatterns:
 
     def test_layer_decay_factors(self):
         got = walk(make(**SGD, layer_decay=0.5), 1)[0][0]
-        want = {"embed": 0.25, "layer0": 0.5, "layer1": 1.0, "norm": 1.0, "head": 1.0}
+        # As in MAE's and BEiT's code, where the last layer is one power from the head.
+        want = {"embed": 0.125, "layer0": 0.25, "layer1": 0.5, "norm": 1, "head": 1}
         for name, factor in want.items():
             moved = jax.tree.map(
                 lambda p, g, f=factor: p - LR * f * g, PARAMS[name], gradient(0)[name]

@@ -159,7 +159,10 @@ def test_biases_alone_are_trained_where_the_pattern_says_so(tmp_path):
 
 
 def test_layer_wise_rates_are_those_of_the_formula():
-    """Rate of layer l: rate / 2.6 ** (L - l) (Howard and Ruder 2018, section 3.2)."""
+    """Rate of layer l: rate / 2.6 ** (L - l) (Howard and Ruder 2018, section 3.2).
+
+    L is the classifier, as in their code: the last block is one below it.
+    """
     settings = runs.tiny(SENTIMENT, model__depth=4)
     setup = prepare(DEFAULTS | settings)
     params = jax.tree.map(lambda x: jnp.zeros(x.shape), setup.state.params)
@@ -168,7 +171,7 @@ def test_layer_wise_rates_are_those_of_the_formula():
     )
     ones = jax.tree.map(jnp.ones_like, params)
     updates, _ = tx.update(ones, tx.init(params), params)
-    powers = {"embed": 4, "layer0": 3, "layer1": 2, "layer2": 1, "layer3": 0}
+    powers = {"embed": 5, "layer0": 4, "layer1": 3, "layer2": 2, "layer3": 1}
     powers |= {"pooler": 0, "classify": 0}
     seen = set()
     for path, value in names.flatten(updates).items():
