@@ -17,6 +17,14 @@ from fmjax.layers.batch_norm import BatchNorm
 he_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
+def begun(std: float | None) -> Initializer:
+    """Kernels at the start: normal, cut off at two of `std`, or by he_out for None.
+
+    Not rescaled for the cut, as TensorFlow's truncated normal is not.
+    """
+    return he_out if std is None else nn.initializers.truncated_normal(std)
+
+
 def pair(size: int | Sequence[int]) -> tuple[int, int]:
     """(height, width) of what may be one number for both."""
     height, width = (size, size) if isinstance(size, int) else size
@@ -68,7 +76,9 @@ class ConvNorm(nn.Module):
     groups: int = 1
     act: Callable[[jax.Array], jax.Array] | None = nn.relu
     eps: float = 1e-5
+    momentum: float = 0.9
     frozen: bool = False
+    kernel_init: Initializer = he_out
     scale_init: Initializer = nn.initializers.ones
     dtype: Dtype = "float32"
 
@@ -80,11 +90,13 @@ class ConvNorm(nn.Module):
             stride=self.stride,
             padding=self.padding,
             groups=self.groups,
+            kernel_init=self.kernel_init,
             dtype=self.dtype,
             name="conv",
         )(inputs)
         norm: Any = BatchNorm(
             eps=self.eps,
+            momentum=self.momentum,
             frozen=self.frozen,
             scale_init=self.scale_init,
             dtype=self.dtype,

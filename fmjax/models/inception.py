@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 from flax.typing import Dtype
 
-from fmjax.layers.conv import ConvNorm, check_images, max_pool, mean_pool
+from fmjax.layers.conv import ConvNorm, begun, check_images, max_pool, mean_pool
 from fmjax.layers.dropout import Dropout
 
 # Of ImageNet's pixels in [0, 1], red, green and blue.
@@ -212,10 +212,10 @@ class Auxiliary(nn.Module):
                 "set auxiliary=False"
             )
         x = mean_pool(inputs, 5, 3)
-        for name, channels, kernel in (("conv0", 128, 1), ("conv1", 768, 5)):
-            channels = scaled(channels, self.width)
-            layer = self.convolve(channels, kernel, padding=0, name=name)
-            x = layer(x, train=train)
+        narrow, wide = (scaled(channels, self.width) for channels in (128, 768))
+        x = self.convolve(narrow, 1, padding=0, name="conv0")(x, train=train)
+        last = self.convolve(wide, 5, padding=0, kernel_init=begun(0.01), name="conv1")
+        x = last(x, train=train)
         x = x.astype(jnp.float32).mean((1, 2))
         normal = nn.initializers.normal(0.001)
         return nn.Dense(self.classes, kernel_init=normal, name="classify")(x)
@@ -236,6 +236,10 @@ class Model(nn.Module):
     deviation are turned into x / 127.5 - 1, which the first public weights were trained
     on. frozen_norm keeps the running statistics in training too.
 
+    kernel_std: how kernels begin (`layers.conv.begun`); norm_momentum: of the running
+    statistics. The authors' code and torchvision's have 0.1 for the former, the
+    authors' 0.9997 for the latter, and no gains in the batch norms.
+
     Raises ValueError, when traced, where inputs are not 4-dimensional, floating, or
     large enough, where `stem` is neither, and where there is no auxiliary classifier to
     ask.
@@ -249,6 +253,8 @@ class Model(nn.Module):
     dropout: float = 0.5
     transform_input: bool = False
     frozen_norm: bool = False
+    kernel_std: float | None = None
+    norm_momentum: float = 0.9
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -270,7 +276,12 @@ class Model(nn.Module):
                 "Mixed_6e among blocks"
             )
         convolve = functools.partial(
-            ConvNorm, eps=1e-3, frozen=self.frozen_norm, dtype=self.dtype
+            ConvNorm,
+            eps=1e-3,
+            momentum=self.norm_momentum,
+            frozen=self.frozen_norm,
+            kernel_init=begun(self.kernel_std),
+            dtype=self.dtype,
         )
         x = between(inputs) if self.transform_input else inputs
         for name, (channels, kernel, stride, padding) in STEMS[self.stem].items():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
-from fmjax.layers.conv import ConvNorm, check_images
+from fmjax.layers.conv import ConvNorm, begun, check_images
 from fmjax.layers.dropout import Dropout
 
 # Section 6.1's multipliers of the width.
@@ -49,16 +49,12 @@ class Block(nn.Module):
     features: int
     stride: int
     expansion: int
-    frozen_norm: bool = False
-    dtype: Dtype = "float32"
+    convolve: Any  # ConvNorm with its shared fields
 
     @nn.compact
     def __call__(self, inputs: jax.Array, *, train: bool) -> jax.Array:
         wide = inputs.shape[-1] * self.expansion
-        convolve = functools.partial(
-            ConvNorm, act=nn.relu6, frozen=self.frozen_norm, dtype=self.dtype
-        )
-        x = inputs
+        convolve, x = self.convolve, inputs
         if self.expansion > 1:
             x = convolve(wide, 1, name="expand")(x, train=train)
         depthwise = convolve(wide, 3, self.stride, groups=wide, name="depthwise")
@@ -77,6 +73,10 @@ class Model(nn.Module):
     multiples of. stages: as in table 2, fewer for a smaller net. frozen_norm keeps the
     running statistics in training too.
 
+    kernel_std, norm_momentum, norm_eps: how kernels begin (`layers.conv.begun`), and of
+    the batch norms. The defaults are torchvision's; the authors' code has 0.09, 0.997
+    and 1e-3.
+
     Raises ValueError, when traced, where inputs are not 4-dimensional or floating.
     """
 
@@ -87,6 +87,9 @@ class Model(nn.Module):
     dropout: float = 0.2
     stages: tuple[tuple[int, int, int, int], ...] = STAGES
     frozen_norm: bool = False
+    kernel_std: float | None = None
+    norm_momentum: float = 0.9
+    norm_eps: float = 1e-5
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -94,9 +97,14 @@ class Model(nn.Module):
         self, inputs: jax.Array, *, train: bool = False, features: bool = False
     ) -> jax.Array:
         check_images(inputs)
-        given: Any = {"frozen_norm": self.frozen_norm, "dtype": self.dtype}
         convolve = functools.partial(
-            ConvNorm, act=nn.relu6, frozen=self.frozen_norm, dtype=self.dtype
+            ConvNorm,
+            act=nn.relu6,
+            eps=self.norm_eps,
+            momentum=self.norm_momentum,
+            frozen=self.frozen_norm,
+            kernel_init=begun(self.kernel_std),
+            dtype=self.dtype,
         )
         stem = scaled(32, self.width, self.divisor)
         x = convolve(stem, 3, 2, name="stem")(inputs, train=train)
@@ -108,7 +116,7 @@ class Model(nn.Module):
                     scaled(channels, self.width, self.divisor),
                     first if i == 0 else 1,
                     expansion,
-                    **given,
+                    convolve,
                     name=f"block{number}",
                 )(x, train=train)
         head = scaled(self.head, max(1.0, self.width), self.divisor)
@@ -117,5 +125,6 @@ class Model(nn.Module):
         if features:
             return x
         x = Dropout(self.dropout)(x, train=train)
-        normal = nn.initializers.normal(0.01)
-        return nn.Dense(self.classes, kernel_init=normal, name="classify")(x)
+        own = self.kernel_std is not None
+        init = begun(self.kernel_std) if own else nn.initializers.normal(0.01)
+        return nn.Dense(self.classes, kernel_init=init, name="classify")(x)

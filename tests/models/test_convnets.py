@@ -267,6 +267,70 @@ class TestInception:
             init(build("inception", "small", auxiliary=True), both=True)
 
 
+def deviation(params, *path):
+    for name in path:
+        params = params[name]
+    return float(np.std(params["kernel"]))
+
+
+CUT = 0.8796  # deviation of a normal that is cut off at two, of its own
+
+
+def test_mobilenet_begins_and_averages_as_it_is_told():
+    stages = ((1, 256, 1, 1), (6, 256, 1, 1))
+    fields = dict(classes=100, stages=stages, head=64)
+    authors = dict(kernel_std=0.09, norm_momentum=0.997, norm_eps=1e-3)
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    net = mobilenet.Model(**fields, **authors)
+    variables = fresh(net, images)
+    params = variables["params"]
+    paths = [("block2", name, "conv") for name in ("expand", "depthwise", "project")]
+    for path in (*paths, ("head", "conv"), ("classify",)):
+        assert deviation(params, *path) == pytest.approx(0.09 * CUT, rel=0.03), path
+    # Without being told, as torchvision's.
+    plain = fresh(mobilenet.Model(**fields), images)["params"]
+    got = deviation(plain, "block2", "expand", "conv")
+    assert got == pytest.approx((2 / (6 * 256)) ** 0.5, rel=0.03)
+    assert deviation(plain, "classify") == pytest.approx(0.01, rel=0.03)
+    norms = _norms(net, variables, images)
+    assert {(norm.momentum, norm.eps) for norm in norms} == {(0.997, 1e-3)}
+
+
+def test_inception_begins_and_averages_as_it_is_told():
+    net = inception.Model(classes=50, width=0.3, kernel_std=0.1, norm_momentum=0.9997)
+    images = np.zeros((1, 299, 299, 3), np.float32)
+    variables = fresh(net, images)
+    params = variables["params"]
+    for path, std in (
+        (("Mixed_5b", "branch5x5_2", "conv"), 0.1),
+        (("Mixed_7c", "branch_pool", "conv"), 0.1),
+        (("AuxLogits", "conv0", "conv"), 0.1),
+        (("AuxLogits", "conv1", "conv"), 0.01),
+    ):
+        assert deviation(params, *path) == pytest.approx(std * CUT, rel=0.03), path
+    assert deviation(params, "classify") == pytest.approx(0.01, rel=0.03)
+    small = images[:, :80, :80]
+    net = net.clone(auxiliary=False)
+    params = {name: own for name, own in params.items() if name != "AuxLogits"}
+    norms = _norms(net, variables | {"params": params}, small)
+    assert {(norm.momentum, norm.eps) for norm in norms} == {(0.9997, 1e-3)}
+
+
+def _norms(net, variables, images):
+    """The batch norms that a pass goes through."""
+    found = []
+
+    def keep(call, args, kwargs, context):
+        if isinstance(context.module, BatchNorm):
+            found.append(context.module)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(keep):
+        jax.eval_shape(net.apply, variables, images)
+    assert found
+    return found
+
+
 def test_mobilenet_widths_are_the_authors():
     # 96 x 0.35 is 33.6, and 32 is within a tenth of it; 24 x 0.35 is 8.4, 8 is too.
     assert [mobilenet.scaled(c, 0.35) for c in (96, 24, 32, 160)] == [32, 8, 16, 56]
