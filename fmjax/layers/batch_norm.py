@@ -46,6 +46,7 @@ class BatchNorm(nn.Module):
     eps: float = 1e-5
     momentum: float = 0.9
     frozen: bool = False
+    use_bias: bool = True
     dtype: Dtype = "float32"
     scale_init: Initializer = nn.initializers.ones
 
@@ -55,7 +56,9 @@ class BatchNorm(nn.Module):
     ) -> jax.Array:
         shape = x.shape[-1:]
         scale = self.param("scale", self.scale_init, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        bias: jax.Array | float = 0.0
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
         if train and not self.frozen and not self.is_initializing():

@@ -89,6 +89,7 @@ class Embed(nn.Module):
     positions: str = "learned"
     use_bias: bool = True
     kernel_init: Initializer = truncated_normal
+    cls_init: Initializer = truncated_normal
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -104,7 +105,7 @@ class Embed(nn.Module):
         )(images)
         if self.front:
             shape = (self.front, self.width)
-            cls = self.param("cls", truncated_normal, shape).astype(self.dtype)
+            cls = self.param("cls", self.cls_init, shape).astype(self.dtype)
             x = jnp.concatenate([jnp.broadcast_to(cls, (len(x), *shape)), x], axis=1)
         if self.positions == "sincos":
             table = jnp.asarray(sincos((rows, columns), self.width, front=self.front))
@@ -138,7 +139,8 @@ def sincos(shape: Sequence[int], width: int, *, front: int = 0) -> np.ndarray:
 
     Half of the channels are of the column, half of the row, each sines then cosines of
     D / 4 frequencies 10000^(-4 i / D): Vaswani et al. 2017 by axis, in the order of
-    MAE's code (He et al. 2022). Raises ValueError where D is no multiple of 4.
+    MAE's code (He et al. 2022). In big_vision they are 10000^(-i / (D / 4 - 1)). Raises
+    ValueError where D is no multiple of 4.
     """
     if width % 4:
         raise ValueError(f"sin-cos positions need a width divisible by 4, not {width}")

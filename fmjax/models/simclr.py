@@ -13,8 +13,15 @@ from flax.typing import Dtype
 
 from fmjax.layers.batch_norm import BatchNorm
 
-SIZES: dict[str, dict[str, Any]] = {  # section 2.1: the head's widths follow R50's
-    "R50": {"backbone": {"name": "resnet", "size": "50"}, "width": 2048, "joint": 128}
+# Section 2.1: the head's widths follow R50's. How it begins is the authors' code's.
+SIZES: dict[str, dict[str, Any]] = {
+    "R50": {
+        "backbone": {"name": "resnet", "size": "50", "zero_init": True},
+        "width": 2048,
+        "joint": 128,
+        "head_std": 0.01,
+        "last_shift": False,
+    }
 }
 
 
@@ -25,6 +32,8 @@ class Model(nn.Module):
         features=True (resnet, vit, ...), `size`, a row of its SIZES, and fields of it.
     norm: batch normalisation after every map of the head, as the authors' code has and
         then needs no biases; ReLU stands between the maps.
+    head_std: deviation of the head's kernels at the start; None: by their fan-in.
+    last_shift: has the last of these norms a shift too?
 
     inputs: dict of view1 and view2, floating [B, H, W, C]; or images alone.
     Returns unit vectors [2, B, E] of the views, or [B, E] of images, float32; with
@@ -39,6 +48,8 @@ class Model(nn.Module):
     joint: int = 128
     layers: int = 2
     norm: bool = True
+    head_std: float | None = None
+    last_shift: bool = True
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -60,16 +71,22 @@ class Model(nn.Module):
         x = net(images, train=train, features=True)
         if features:
             return x
+        init = nn.initializers.lecun_normal()
+        if self.head_std is not None:
+            init = nn.initializers.normal(self.head_std)
         for i in range(self.layers):
             last = i + 1 == self.layers
             x = nn.Dense(
                 self.joint if last else self.width,
                 use_bias=not self.norm,
+                kernel_init=init,
                 dtype=self.dtype,
                 name=f"project{i}",
             )(x)
             if self.norm:
-                x = BatchNorm(dtype=self.dtype, name=f"norm{i}")(x, train=train)
+                shift = self.last_shift or not last
+                norm: Any = BatchNorm(use_bias=shift, dtype=self.dtype, name=f"norm{i}")
+                x = norm(x, train=train)
             x = x if last else nn.relu(x)
         x = x.astype(jnp.float32)
         # The small number keeps the gradient at zero finite.

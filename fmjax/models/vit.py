@@ -12,7 +12,7 @@ from flax import linen as nn
 from flax.typing import Dtype
 
 from fmjax.layers.attention import Attention
-from fmjax.layers.dense import dense
+from fmjax.layers.dense import dense, truncated_normal
 from fmjax.layers.dropout import Dropout
 from fmjax.layers.norm import norm
 from fmjax.layers.patches import Embed, check_images
@@ -63,8 +63,11 @@ class Model(nn.Module):
     positions: 'learned' table, or 'sincos' on the grid, fixed and no parameter.
     order, norm, qk_norm, use_bias, mlp_bias: as in `layers.transformer.Block`.
 
-    Kernels begin as in the authors' code: by Glorot and Bengio 2010, eq. 16, the
-    patches' by their fan-in, the classes' at zero.
+    Parameters begin as in the authors' code: kernels by Glorot and Bengio 2010, eq. 16,
+    the patches' by their fan-in, the classes' and a class token that is pooled at zero;
+    one that is not begins as MAE's. Theirs has the tanh form of the activation
+    ('gelu_tanh'; public torch files are of the exact one), and one dropout more, in the
+    middle of the MLP.
 
     Raises ValueError, when traced, where inputs have another shape or type, patches do
     not tile the image, or a field has no meaning.
@@ -114,6 +117,7 @@ class Model(nn.Module):
             front=self.front,
             positions=self.positions,
             kernel_init=nn.initializers.lecun_normal(),
+            cls_init=nn.initializers.zeros if self.pool == "cls" else truncated_normal,
             dtype=self.dtype,
             name="embed",
         )(inputs)
@@ -197,7 +201,7 @@ class AttentionPool(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         width = x.shape[-1]
-        query = self.param("query", nn.initializers.normal(width**-0.5), (1, width))
+        query = self.param("query", xavier, (1, width))
         query = jnp.broadcast_to(query.astype(x.dtype), (len(x), 1, width))
         attention = Attention(
             self.heads, kernel_init=xavier, dtype=self.dtype, name="attention"

@@ -99,8 +99,37 @@ def test_simclr_s_head_is_that_of_the_authors():
     net = simclr.Model(**simclr.SIZES["R50"])
     got = count(net, jnp.zeros((1, 64, 64, 3)))
     backbone = 25_557_032 - (2048 * 1000 + 1000)
-    head = 2048 * 2048 + 2 * 2048 + 2048 * 128 + 2 * 128
+    head = 2048 * 2048 + 2 * 2048 + 2048 * 128 + 128  # no shift in the last norm
     assert got == backbone + head
+
+
+def test_simclr_begins_as_the_authors_code():
+    fields = simclr.SIZES["R50"] | dict(width=512, joint=64)
+    fields["backbone"] = fields["backbone"] | dict(depths=(1,), width=16, size=None)
+    net = simclr.Model(**fields)
+    begun = jax.jit(net.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    for i in (0, 1):
+        kernel = np.asarray(begun[f"project{i}"]["kernel"])
+        assert kernel.std() == pytest.approx(0.01, rel=0.03)
+    assert [set(begun[f"norm{i}"]) for i in (0, 1)] == [{"scale", "bias"}, {"scale"}]
+    last = begun["backbone"]["stage1_block0"]["conv2"]["norm"]["scale"]
+    assert (last == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "path", "std"),
+    [
+        (dict(), ("embed", "cls"), 0),
+        (dict(pool="mean", cls_token=True), ("embed", "cls"), 0.02 * 0.8796),
+        (dict(pool="map"), ("pool", "query"), (2 / 1025) ** 0.5),
+    ],
+)
+def test_a_vit_s_tokens_begin_as_the_authors(fields, path, std):
+    size = dict(patch=8, width=1024, depth=1, heads=2, mlp_width=4, image=(8, 8))
+    net = vit.Model(**size, **fields, head=None)
+    found = jax.jit(net.init)(jax.random.key(0), images(shape=(8, 8, 3)))["params"]
+    got = float(np.std(found[path[0]][path[1]]))
+    assert got == pytest.approx(std, rel=0.1, abs=1e-9)
 
 
 SMALL = dict(patch=4, width=12, depth=2, heads=3, mlp_width=20, image=(8, 12))
