@@ -5,9 +5,13 @@
 
 The paper's section 5: SGD with momentum 0.9 at 0.01, batch 128, weight decay 5e-4, 90
 epochs, the rate a tenth three times (there by hand, here from 30, 60 and 80 epochs on),
-mirrored crops; its colours by principal components are left out. Paper: 59.3 % top-1
-(40.7 % error) of five convolutions with ten crops; torchvision's weights of this net
-56.5 % with one. Ours: not run; it needs ImageNet in folders and an accelerator.
+mirrored crops. Not the paper's: crops of 8-100 % (there 224 x 224 of 256 x 256, and
+colours by principal components), pixels divided by their deviation, kernels by He et
+al. 2015 and biases at zero (there pixels of 0 to 255 less their mean, kernels of
+deviation 0.01, and biases of one in convolutions 2, 4 and 5 and the hidden layers).
+Paper: 59.3 % top-1 (40.7 % error) of five convolutions with ten crops; torchvision's
+weights of this net 56.5 % with one. Ours: not run; it needs ImageNet in folders and an
+accelerator.
 ':tiny' needs neither network nor data.
 """
 

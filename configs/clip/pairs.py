@@ -5,13 +5,15 @@
     python -m fmjax.train --config configs/clip/pairs.py:emoji --workdir runs/emoji
     python -m fmjax.evaluate --workdir runs/emoji
 
-'B/32' and the other sizes are the paper's (table 18: batch 32,768, 32 epochs, Adam 5e-4
-with betas 0.9 and 0.98, eps 1e-6, weight decay 0.2, 2,000 steps of warm-up and a
-cosine; its 400 million pairs are not public), for images and texts of your own: 63.2 %
-zero-shot on ImageNet for B/32. 'emoji' is a small one of emoji and their names, whose
-evaluation is retrieval among those held out. Ours: for emoji, recall@10 of 0.245 and
-0.254 among 284 (experiments/emoji/README.md); the others are not run.
-':tiny' needs neither network nor data.
+'B/32' and the other sizes are the paper's (table 18: batch 32,768, 32 epochs, Adam with
+betas 0.9 and 0.98, eps 1e-6, weight decay 0.2, 2,000 steps of warm-up and a cosine;
+table 20: at 5e-4, L/14 at 4e-4, L/14-336 at 2e-5 for one epoch more of L/14, whose
+weights `init_from` wants; its 400 million pairs are not public), for images and texts
+of your own: 63.2 % zero-shot on ImageNet for B/32. Crops of 90-100 % are OpenCLIP's
+(the paper: a random square of the scaled image). 'emoji' is a small one of emoji and
+their names, whose evaluation is retrieval among those held out. Ours: for emoji,
+recall@10 of 0.245 and 0.254 among 284 (experiments/emoji/README.md); the others are not
+run. ':tiny' needs neither network nor data.
 """
 
 from ml_collections import ConfigDict
@@ -48,6 +50,7 @@ def get_config(arg: str = "B/32") -> ConfigDict:
     if arg in SIZES:
         c.model.scan, c.model.remat, c.model.dtype = True, "dots", "bfloat16"
         c.inputs.size = SIZES[arg]["image"][0]
+        c.optim.lr = {"L/14": 4e-4, "L/14-336": 2e-5}.get(arg, 5e-4)
         # Of neither gains nor biases (section 2.5), and the temperature is a gain.
         c.optim.no_decay = r"(^|/)(bias|scale|logit_scale)$"
         c.tokenizer.corpus = dict(name="jsonl", path="my_pairs.jsonl", text="text")

@@ -4,12 +4,12 @@
         --config.data.path=/data/imagenet   (train/CLASS/*.JPEG, validation/CLASS/...)
 
 arXiv:1706.02677, section 5.1: Nesterov SGD at 0.1 x batch / 256, a tenth from epochs
-30, 60 and 80 on, 5 epochs of warm-up, weight decay 1e-4 (not of biases and norms),
-batch statistics over the whole batch (theirs are of 32 images), blocks that begin as
-their shortcuts, crops of 8-100 %. Paper: 76.4 % top-1 for ResNet-50 on 8 P100;
-He et al.'s files, whose strides are others, have 75.3 (50), 76.4 (101), 77.0 (152) for
-one crop. Ours: not run; it needs ImageNet in folders and an accelerator. ':tiny'
-needs neither network nor data.
+30, 60 and 80 on, 5 epochs of warm-up (from 0, theirs from 0.1), weight decay 1e-4 (not
+of norms, nor here of the classes' bias), batch statistics over the whole batch (theirs
+are of 32 images), blocks that begin as their shortcuts, crops of 8-100 %. Paper: 76.4 %
+top-1 for ResNet-50 on 8 P100; He et al.'s files, whose strides are others, have 75.3
+(50), 76.4 (101), 77.0 (152) for one crop. Ours: not run; it needs ImageNet in folders
+and an accelerator. ':tiny' needs neither network nor data.
 """
 
 from ml_collections import ConfigDict

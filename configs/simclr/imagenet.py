@@ -5,8 +5,11 @@
 
 Section 2.2 and appendix B.6: batch 4,096, LARS at 0.3 x batch / 256 without rate or
 decay for biases and norms, weight decay 1e-6, 10 epochs of warm-up and a cosine, 1,000
-epochs, temperature 0.1. Paper: 69.3 % top-1 by a linear probe on 128 TPUv3 cores. Ours:
-not run. 'supervised' is the loss of Khosla et al. 2020 with labels (78.7 % for R50 with
+epochs, temperature 0.1. Blocks that begin as their shortcuts, a head of deviation 0.01
+whose last norm has no shift: the authors' code. Its pixels are of 0 to 1, and its
+convolutions begin by their fan-in, but a norm behind each and LARS make nothing of the
+scale of either. Paper: 69.3 % top-1 by a linear probe on 128 TPUv3 cores. Ours: not
+run. 'supervised' is the loss of Khosla et al. 2020 with labels (78.7 % for R50 with
 their own recipe, which this is not). ':tiny' needs neither network nor data.
 """
 

@@ -9,6 +9,13 @@ dropout: 76.5 % top-1 in 6.5 hours on TPUv3-8, 79-80 % in 150 and 300 epochs
 (--config.steps='300 epochs'). Ours: not run; it needs ImageNet, prepared by TFDS, and
 an accelerator. The other sizes of fmjax/models/vit.py take the same recipe, of which
 the paper says nothing. ':tiny' needs neither network nor data.
+
+Other in the authors' code (big_vision): RandAugment inverts, cuts out and adds before
+it solarises (Cubuk et al. 2020, as here, do none of it, and nothing once in 14), at 10
+only raises brightness and its like, and moves by 100 pixels, not 45 % of the side; one
+share of mixup a batch; GELU by tanh (--config.model.activation=gelu_tanh); a layer with
+tanh before the classes, of which the paper's own text has none; frequencies of the
+positions (fmjax/layers/patches.py).
 """
 
 from ml_collections import ConfigDict

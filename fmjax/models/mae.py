@@ -44,7 +44,9 @@ class Model(nn.Module):
     comes back.
 
     The encoder's parameters have the paths of models/vit.py's, with sin-cos positions,
-    which are fixed and no parameters.
+    which are fixed and no parameters. Maps begin by Glorot and Bengio 2010, as the
+    paper says of ViT's code: query, key and value each by its own shape. In the
+    authors' code the three are one matrix, whose shape makes them 1 / sqrt(2) of that.
     Raises ValueError, when traced, where inputs have another shape or type, or masking
     leaves no patch visible or none hidden.
     """
@@ -86,7 +88,7 @@ class Model(nn.Module):
         return int(self.patches * (1 - self.masked))
 
     def setup(self) -> None:
-        xavier = nn.initializers.xavier_uniform()  # as the authors have every map
+        xavier = nn.initializers.xavier_uniform()
         self.embed = Embed(
             self.patch,
             self.width,

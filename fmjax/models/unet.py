@@ -30,7 +30,10 @@ class Model(nn.Module):
 
     channels: of each level from the top; two 3x3 convolutions with ReLU at each.
     skip: False leaves the crops out, for an encoder and a decoder alone.
-    dropout: at the end of the contracting path (section 3.1).
+    dropout: at the end of the contracting path (section 3.1). The authors' released net
+    has it one level higher too, and a ReLU after each transposed convolution, of which
+    the paper says nothing. Transposed convolutions of C to F channels begin by a fan-in
+    of 4 F, which is twice the C that a pixel sees.
     Raises ValueError, when traced, where inputs are not 4-dimensional and floating, or
     do not halve evenly at every level: it names the nearest sizes that do.
     """

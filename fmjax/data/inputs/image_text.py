@@ -37,8 +37,8 @@ def make(
     length: T; a longer text is cut at its end, before the end token. templates: texts
         around the row's own, such as 'a photo of a {}.'. Training draws one of the
         texts and one of the templates; evaluation takes the first of each. The image's
-        settings and threads are those of `inputs/image` (the paper's only change is an
-        area of 0.9 to 1).
+        settings and threads are those of `inputs/image` (the paper's only change is a
+        random square of the scaled image, OpenCLIP's an area of 0.9 to 1).
 
     Returns inputs {image float32 [H, W, C], tokens int32 [T], mask bool [T] (True is a
     real token)} and, where the row has a label, label int32. Tokens are the text's
