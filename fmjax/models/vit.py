@@ -65,9 +65,9 @@ class Model(nn.Module):
 
     Parameters begin as in the authors' code: kernels by Glorot and Bengio 2010, eq. 16,
     the patches' by their fan-in, the classes' and a class token that is pooled at zero;
-    one that is not begins as MAE's. Theirs has the tanh form of the activation
-    ('gelu_tanh'; public torch files are of the exact one), and one dropout more, in the
-    middle of the MLP.
+    one that is not begins as MAE's. Learned positions have its deviation of 0.02, but
+    are cut off at two. Theirs has the tanh form of the activation ('gelu_tanh'; public
+    torch files are of the exact one), and one dropout more, in the middle of the MLP.
 
     Raises ValueError, when traced, where inputs have another shape or type, patches do
     not tile the image, or a field has no meaning.
