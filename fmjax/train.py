@@ -34,6 +34,7 @@ from fmjax.costs import clock as clocks
 from fmjax.data import batches
 from fmjax.keeping import guard as guards
 from fmjax.keeping import ledger, lock, signals, watchdog
+from fmjax.layers import flash
 from fmjax.start import frozen, resume
 
 
@@ -139,7 +140,7 @@ def prepare(settings: Mapping[str, Any], there: Any = None) -> Setup:
     tx, rate, trainable = optimizers.make(params, total, steps, **settings["optim"])
     if saving.trained_only:
         frozen.thin(params, trainable)
-    apply = stepping.pure(parts.net)
+    apply = flash.placed(stepping.pure(parts.net), plan)
     create = functools.partial(stepping.create, init, tx)
     state = jax.eval_shape(create, jax.random.key(seed))
     measure = stepping.measurer(apply, parts.objective)

@@ -35,10 +35,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c.tokenizer = dict(kind="unigram", vocab_size=4096, cased=True, corpus=data)
     c.data = data
     c.inputs = dict(name="seq2seq", length=64, target_length=64)
-    c.optim = dict(name="adam", lr=3e-3, schedule="rsqrt", warmup="400 steps")
-    c.optim.b2, c.optim.eps = 0.98, 1e-9
+    c.optim = dict(name="muon", lr=0.005, rms=0.2, b2=0.98, eps=1e-9)
+    c.optim.schedule, c.optim.warmup = "cosine", "400 steps"
     c.batch_size = 32
-    c.steps = "3 epochs"
+    c.steps = "8 epochs"
     c.accum = 1
     c.evaluate = dict(every="1 epoch", splits=("validation",), patience=2)
     c.evaluate.metric = "validation/loss"
@@ -54,8 +54,9 @@ def get_config(arg: str = "") -> ConfigDict:
         c.tokenizer.corpus, c.tokenizer.vocab_size, c.data = data, 37000, data
         c.inputs.length = c.inputs.target_length = 128
         c.batch_size, c.steps = 200, f"{STEPS[arg]} steps"  # 25,600 places a side
-        c.optim.warmup = "4000 steps"
+        c.optim = dict(name="adam", b2=0.98, eps=1e-9, schedule="rsqrt")
         c.optim.lr = (SIZES[arg]["width"] * 4000) ** -0.5
+        c.optim.warmup = "4000 steps"
         c.evaluate.every = c.checkpoint.every = "2000 steps"
         c.log.every = "100 steps"
         c.parallel.params = "fsdp"

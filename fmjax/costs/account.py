@@ -164,7 +164,10 @@ def plain(setup: Any) -> Callable:
         places = jax.tree.map(lambda x: x.sharding, setup.state)
         bare = functools.partial(offload.around(bare, places))
     kept = _keeping(net)
-    return bare if kept is net else functools.partial(bare, apply=pure(kept))
+    if kept is net and not hasattr(setup.apply, "__wrapped__"):
+        return bare
+    # Not where attention is a kernel, whose products are not in the jaxpr.
+    return functools.partial(bare, apply=pure(kept))
 
 
 def _keeping(net: Any) -> Any:

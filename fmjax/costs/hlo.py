@@ -88,7 +88,7 @@ def parse(text: str) -> Module:
         if head := _HEAD.match(line):
             current = computations.setdefault(head[2], {})
             entry = head[2] if head[1] else entry
-        elif line.startswith("}"):
+        elif line == "}":  # "}}, ..." goes on with a kernel's settings
             current = None
         elif current is not None and (match := _LINE.match(line)):
             made = _instruction(line[match.end() :], match[2], bool(match[1]))
@@ -138,6 +138,8 @@ def costs(module: Module) -> Costs:
             flops += times * _dot(instruction, computation)
         elif opcode == "convolution":
             flops += times * _convolution(instruction, computation)
+        elif opcode == "custom-call":
+            flops += times * _attention(instruction, computation)
         elif opcode.removesuffix("-start") in COLLECTIVES:
             found = _collective(instruction, computation, times, module)
             collectives = (*collectives, found)
@@ -243,6 +245,21 @@ def _dot(instruction: Instruction, computation: Computation) -> int:
     contracted = _numbers(instruction.rest, "lhs_contracting_dims")
     out = instruction.results[0].shape
     return 2 * math.prod(out) * math.prod(left[i] for i in contracted)
+
+
+def _attention(instruction: Instruction, computation: Computation) -> int:
+    """Of a kernel of `fmjax.layers.flash`, by its name: products of [T, K] and [K, S].
+
+    Blocks that a causal mask hides are counted, as the plain code computes them; the
+    backward kernels compute the weights again, a product each.
+    """
+    products = {"fwd": 2, "dq": 3, "dkv": 4}
+    kind = re.match(r"splash_mha_(fwd|dq|dkv)_", instruction.name)
+    if not kind:
+        return 0
+    arrays = [a for name in instruction.operands for a in computation[name].results]
+    query, key = [a.shape for a in arrays if a.dtype in ("bf16", "f16", "f32")][:2]
+    return 2 * products[kind[1]] * math.prod(query) * key[-2]
 
 
 def _convolution(instruction: Instruction, computation: Computation) -> int:

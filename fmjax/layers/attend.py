@@ -5,9 +5,10 @@
 import jax
 import jax.numpy as jnp
 
+from fmjax.layers import flash
 from fmjax.layers.dropout import drop
 
-IMPLEMENTATIONS = ("xla", "cudnn")
+IMPLEMENTATIONS = ("xla", "cudnn", "flash")
 
 
 def attend(
@@ -17,6 +18,7 @@ def attend(
     *,
     mask: jax.Array | None = None,
     bias: jax.Array | None = None,
+    segments: tuple[jax.Array, jax.Array] | None = None,
     causal: bool = False,
     scale: float | None = None,
     dropout: float = 0.0,
@@ -29,11 +31,15 @@ def attend(
     Ainslie et al. 2023; G = H is the ordinary case).
     mask: bool, broadcast to [B, H, T, S], True attends. bias: added to the scaled
     scores, broadcast likewise. causal: query t sees keys 0..t, for T = S only.
+    segments: int [B, T] and [B, S], the documents of queries and keys: attends where
+    they are the same, and `mask` lets it.
     scale: factor on the scores, 1/sqrt(K) where None (T5 has 1).
     dropout: rate on the probabilities, applied where `rng`, a key, is given.
     implementation: None is the code below, which is the faster on a CPU; 'xla' and
     'cudnn' (GPU, half precision) are those of `jax.nn.dot_product_attention`, which has
-    no dropout: where it is on, the code below serves.
+    no dropout: where it is on, the code below serves. 'flash' is jax's kernel for TPUs
+    (`fmjax.layers.flash`) where the step is for them and there is no dropout, no bias
+    and no mask but of whole keys, [B, 1, 1, S]; the code below elsewhere.
     Returns [B, T, H, K] in value's dtype; the softmax is in float32. A query which may
     see no key at all gets the mean of the values: finite, for the caller to ignore.
     Raises ValueError where shapes do not fit together, `mask` is not boolean or there
@@ -45,7 +51,22 @@ def attend(
     if implementation not in (None, *IMPLEMENTATIONS):
         known = ", ".join(IMPLEMENTATIONS)
         raise ValueError(f"attend: no implementation {implementation!r} ({known})")
-    if implementation is not None and not (rng is not None and dropout):
+    scale = head_width**-0.5 if scale is None else scale
+    if rng is not None and dropout:
+        implementation = None
+    if implementation == "flash" and (place := flash.serves(query, key, mask, bias)):
+        return flash.flash(
+            query,
+            key,
+            value,
+            place,
+            mask=mask,
+            segments=segments,
+            causal=causal,
+            scale=scale,
+        )
+    mask = within(segments, mask)
+    if implementation in ("xla", "cudnn"):
         return jax.nn.dot_product_attention(  # type: ignore[call-overload]
             query,
             key,
@@ -53,7 +74,7 @@ def attend(
             bias=_four(bias),
             mask=_four(mask),
             is_causal=causal,
-            scale=head_width**-0.5 if scale is None else scale,
+            scale=scale,
             implementation=implementation,
         )
 
@@ -100,6 +121,16 @@ def weights(
         # The lowest finite number and not -inf, so that no row is nan.
         scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
     return jax.nn.softmax(scores)
+
+
+def within(
+    segments: tuple[jax.Array, jax.Array] | None, mask: jax.Array | None
+) -> jax.Array | None:
+    """A mask [B, 1, T, S] of the pairs of one segment, and in `mask`."""
+    if segments is None:
+        return mask
+    own = (segments[0][:, :, None] == segments[1][:, None, :])[:, None]
+    return own if mask is None else mask & own
 
 
 def _four(x: jax.Array | None) -> jax.Array | None:

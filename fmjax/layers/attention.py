@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype, Initializer
 
-from fmjax.layers.attend import attend
+from fmjax.layers.attend import attend, within
 from fmjax.layers.dense import dense, truncated_normal
 from fmjax.layers.norm import norm
 
@@ -55,6 +55,7 @@ class Attention(nn.Module):
         *,
         mask: jax.Array | None = None,
         bias: jax.Array | None = None,
+        segments: jax.Array | None = None,
         causal: bool = False,
         cache: Cache | None = None,
         index: jax.Array | int = 0,
@@ -67,7 +68,8 @@ class Attention(nn.Module):
         cache: with source None: the new keys and values are written to slots index ..
             index + T - 1 of a copy of it, and all its slots are attended to as far as
             `mask` lets them.
-        mask, bias, causal: as in `attend`. rng: a key where dropout is on.
+        mask, bias, causal: as in `attend`. segments: int [B, T], of x and of what it
+            attends to, for source None. rng: a key where dropout is on.
         Raises ValueError where D does not divide by heads and no head_width is given.
         """
         width = x.shape[-1]
@@ -109,20 +111,22 @@ class Attention(nn.Module):
                 )
                 for name, new in kept.items()
             }
-        seen = kept
+        seen, pairs = kept, None if segments is None else (segments, segments)
         if self.has_variable("params", PREFIX_KEY):
             more: Cache = {
                 "key": self.get_variable("params", PREFIX_KEY),
                 "value": self.get_variable("params", PREFIX_VALUE),
             }
+            mask = within(pairs, mask)
             seen, mask, bias = _after(more, kept, mask, bias, causal)
-            causal = False
+            causal, pairs = False, None
         out = attend(
             query,
             seen["key"].swapaxes(1, 2),
             seen["value"].swapaxes(1, 2),
             mask=mask,
             bias=bias,
+            segments=pairs,
             causal=causal,
             scale=self.scale,
             dropout=self.dropout if rng is not None else 0.0,

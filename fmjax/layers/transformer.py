@@ -102,6 +102,7 @@ class Block(nn.Module):
         *,
         mask: jax.Array | None = None,
         bias: jax.Array | None = None,
+        segments: jax.Array | None = None,
         causal: bool = False,
         source: jax.Array | Cache | None = None,
         source_mask: jax.Array | None = None,
@@ -114,7 +115,8 @@ class Block(nn.Module):
         The latter is 'own', keys and values of the self-attention, and 'source', those
         of the cross-attention where there is one.
 
-        mask, bias, causal, cache, index: of the self-attention, as in `Attention`.
+        mask, bias, segments, causal, cache, index: of the self-attention, as in
+        `Attention`.
         source, source_mask: of the cross-attention. rng: a key where dropout is on.
         """
         if self.order not in ORDERS:
@@ -138,6 +140,7 @@ class Block(nn.Module):
                 y,
                 mask=mask,
                 bias=bias,
+                segments=segments,
                 causal=causal,
                 cache=cache,
                 index=index,

@@ -119,9 +119,6 @@ class Model(nn.Module):
             tokens, self.max_length, mask=mask, segments=segments, positions=positions
         )
         attended = None if mask is None else mask[:, None, None, :]
-        if segments is not None:
-            own = (segments[:, :, None] == segments[:, None, :])[:, None]
-            attended = own if attended is None else attended & own
         if positions is None:
             positions = jnp.arange(tokens.shape[1])[None]
             if mask is not None:
@@ -136,6 +133,7 @@ class Model(nn.Module):
             scan=self.scan,
             remat=self.remat,
             mask=attended,
+            segments=segments,
             causal=True,
         )
         x = self.norm(x)

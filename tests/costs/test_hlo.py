@@ -203,6 +203,32 @@ def test_the_text_of_a_tpu_program():
     assert found.bytes == 3 * (kernel + 2 * product + product // 2 + compared)
 
 
+KERNEL = """HloModule jit_step
+
+ENTRY %main (param.0: s8[1,2,2], param.1: bf16[8,12,1024,64], param.2: \
+bf16[8,4,256,64]) -> (f32[8,512,64], bf16[8,12,1024,64]) {
+  %param.0 = s8[1,2,2]{2,1,0:T(8,128)(4,1)} parameter(0)
+  %param.1 = bf16[8,12,1024,64]{3,2,1,0:T(8,128)(2,1)} parameter(1)
+  %param.2 = bf16[8,4,256,64]{3,2,1,0:T(8,128)(2,1)} parameter(2)
+  %splash_mha_dq_no_residuals.1 = (f32[8,512,64]{2,1,0:T(8,128)}, \
+bf16[8,12,1024,64]{3,2,1,0:T(8,128)(2,1)}) custom-call(%param.0, %param.1, \
+%param.2, %param.2), custom_call_target="tpu_custom_call", \
+frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q_dq\\": 512}"
+}}, metadata={op_name="jit(step)/splash_mha_dq_no_residuals/pallas_call"}
+  ROOT %copy.1 = bf16[8,12,1024,64]{3,2,1,0:T(8,128)(2,1)} copy(%param.1)
+}
+"""
+
+
+def test_attention_by_a_kernel():
+    """Three products of queries and keys, and what comes after its lines is read."""
+    found = hlo.costs(hlo.parse(KERNEL.replace("\\\n", "")))
+    assert found.flops == 3 * 2 * (8 * 12 * 1024 * 64) * 256
+    heads, keys = 8 * 12 * 1024 * 64 * 2, 8 * 4 * 256 * 64 * 2
+    assert found.bytes == 4 + 4 * heads + 2 * keys + 8 * 512 * 64 * 4
+
+
 def test_what_is_no_module_is_refused():
     with pytest.raises(ValueError, match="no ENTRY"):
         hlo.parse("module @jit_f {\n}\n")
