@@ -172,7 +172,32 @@ MEMORY = tuple(
 )
 KEPT = "remat full, buffers kept"
 MEMORY += (Row(KEPT, f"{GPT}:gpt2", ("v5e:2x2",), FULL, keep=True),)
-PARTS = {"fit": FIT, "weak": WEAK, "products": PRODUCTS, "memory": MEMORY}
+
+# Attention by the plain code, which is None, and by the kernel for TPUs. It has no
+# dropout, which BERT's and ViT's papers have there.
+PLAIN, FLASH = ({"model.implementation": name} for name in (None, "flash"))
+LONG = {"inputs.length": 8192, "model.max_length": 8192, "batch_size": 4}
+NO_DROPOUT = {"model.attention_dropout": 0.0}
+LARGE = REMAT | {"accum": 4} | NO_DROPOUT
+ATTENTION = tuple(
+    Row(f"{name}, {how}", config, ("v5e:2x2",), changes | way)
+    for name, config, changes in (
+        ("GPT-2", f"{GPT}:gpt2", FULL),
+        ("GPT-2 without remat", f"{GPT}:gpt2", SMALL),
+        ("GPT-2, chunked vocabulary", f"{GPT}:gpt2", FULL | CHUNK),
+        ("GPT-2, 8,192 tokens a row", f"{GPT}:gpt2", FULL | LONG),
+        ("BERT large", f"{BERT}:large", LARGE),
+        ("ViT-L/16", IMAGENET.format("vit") + ":L/16", REMAT | CUT | NO_DROPOUT),
+    )
+    for how, way in (("plain", PLAIN), ("flash", FLASH))
+)
+PARTS = {
+    "fit": FIT,
+    "weak": WEAK,
+    "products": PRODUCTS,
+    "memory": MEMORY,
+    "attention": ATTENTION,
+}
 
 
 def command(row: Row, topology: str) -> list[str]:
