@@ -146,24 +146,20 @@ def group(
     )
     rate = (lambda count: at(count + begin)) if begin else at
     decayed = lambda tree: trees.by_path(lambda p: not re.search(no_decay, p), tree)  # noqa: E731
-    wd = weight_decay
+    wd, kept = weight_decay, momentum or None
     table: dict[str, Callable[[], optax.GradientTransformation]] = {
         "adamw": lambda: optax.adamw(rate, b1, b2, eps, weight_decay=wd, mask=decayed),
         "adam": lambda: optax.adam(rate, b1, b2, eps),
         "sgd": lambda: optax.chain(
             optax.add_decayed_weights(wd, decayed),
-            optax.sgd(rate, momentum or None, nesterov),
+            optax.sgd(rate, kept, nesterov),
         ),
         "rmsprop": lambda: optax.chain(
             optax.add_decayed_weights(wd, decayed),
-            optax.rmsprop(
-                rate, b2, eps, 1.0, momentum=momentum or None, nesterov=nesterov
-            ),
+            optax.rmsprop(rate, b2, eps, 1.0, momentum=kept, nesterov=nesterov),
         ),
         "lamb": lambda: optax.lamb(rate, b1, b2, eps, weight_decay=wd, mask=decayed),
-        "lars": lambda: optax.lars(
-            rate, wd, decayed, 1e-3, trust_ratio_mask=decayed, momentum=momentum
-        ),
+        "lars": lambda: optax.lars(rate, wd, decayed, 1e-3, 0.0, decayed, momentum),
         "adafactor": lambda: optax.adafactor(
             rate, weight_decay_rate=wd or None, weight_decay_mask=decayed
         ),

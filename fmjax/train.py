@@ -22,7 +22,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fmjax import bits, cli, config, copies, files, flags, offload, sharding, watching
+from fmjax import (
+    bits,
+    cli,
+    config,
+    copies,
+    files,
+    flags,
+    flash,
+    offload,
+    sharding,
+    watching,
+)
 from fmjax import checkpoint as checkpoints
 from fmjax import optim as optimizers
 from fmjax import parallel as devices
@@ -34,7 +45,6 @@ from fmjax.costs import clock as clocks
 from fmjax.data import batches
 from fmjax.keeping import guard as guards
 from fmjax.keeping import ledger, lock, signals, watchdog
-from fmjax.layers import flash
 from fmjax.start import frozen, resume
 
 

@@ -66,7 +66,7 @@ MACHINERY = tuple(
         *("costs", "keeping", "search", "start"),
         *("bits", "compile", "convert", "elsewhere", "fsck", "generate", "predict"),
         *("reproduce", "sharding", "sweep", "unfreeze", "watching", "workdir"),
-        *("copies", "reporting.page"),
+        *("copies", "flash", "reporting.page"),
     )
 )
 

@@ -18,7 +18,8 @@ The published sizes are for a corpus of your own
 rates and batch sizes, which here do not grow from 32,000 tokens; the cosine ends with
 the run, after 300e9 tokens, and not after 260e9). GPT-2's paper does not give its own,
 so that its sizes take that of their GPT-3 neighbours. None of these has been trained to
-the end here. ':tiny' needs no network.
+the end here. On TPUs --config.model.implementation=flash keeps attention's weights out
+of memory (experiments/scale). ':tiny' needs no network.
 """
 
 from ml_collections import ConfigDict

@@ -176,7 +176,7 @@ MEMORY += (Row(KEPT, f"{GPT}:gpt2", ("v5e:2x2",), FULL, keep=True),)
 # Attention by the plain code, which is None, and by the kernel for TPUs. It has no
 # dropout, which BERT's and ViT's papers have there.
 PLAIN, FLASH = ({"model.implementation": name} for name in (None, "flash"))
-LONG = {"inputs.length": 8192, "model.max_length": 8192, "batch_size": 4}
+LONG = {"data.length": 8192, "model.max_length": 8192, "batch_size": 4}
 NO_DROPOUT = {"model.attention_dropout": 0.0}
 LARGE = REMAT | {"accum": 4} | NO_DROPOUT
 ATTENTION = tuple(

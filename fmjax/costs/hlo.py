@@ -248,7 +248,7 @@ def _dot(instruction: Instruction, computation: Computation) -> int:
 
 
 def _attention(instruction: Instruction, computation: Computation) -> int:
-    """Of a kernel of `fmjax.layers.flash`, by its name: products of [T, K] and [K, S].
+    """Of a kernel of `fmjax.flash`, by its name: products of [T, K] and [K, S].
 
     Blocks that a causal mask hides are counted, as the plain code computes them; the
     backward kernels compute the weights again, a product each.

@@ -2,13 +2,21 @@
 
 # B batch, T queries, S keys, H query heads, G key-value heads, K head width
 
+import contextvars
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from fmjax.layers import flash
 from fmjax.layers.dropout import drop
 
 IMPLEMENTATIONS = ("xla", "cudnn", "flash")
+
+# What computes `attend` for 'flash', or answers None; set by `fmjax.flash` while what
+# is for its devices is traced.
+KERNEL: contextvars.ContextVar[Callable[..., jax.Array | None] | None] = (
+    contextvars.ContextVar("KERNEL", default=None)
+)
 
 
 def attend(
@@ -38,8 +46,8 @@ def attend(
     implementation: None is the code below, which is the faster on a CPU; 'xla' and
     'cudnn' (GPU, half precision) are those of `jax.nn.dot_product_attention`, which has
     no dropout: where it is on, the code below serves. 'flash' is jax's kernel for TPUs
-    (`fmjax.layers.flash`) where the step is for them and there is no dropout, no bias
-    and no mask but of whole keys, [B, 1, 1, S]; the code below elsewhere.
+    (`fmjax.flash`) where the step is for them and there is no dropout, no bias and no
+    mask but of whole keys, [B, 1, 1, S]; the code below elsewhere.
     Returns [B, T, H, K] in value's dtype; the softmax is in float32. A query which may
     see no key at all gets the mean of the values: finite, for the caller to ignore.
     Raises ValueError where shapes do not fit together, `mask` is not boolean or there
@@ -54,17 +62,19 @@ def attend(
     scale = head_width**-0.5 if scale is None else scale
     if rng is not None and dropout:
         implementation = None
-    if implementation == "flash" and (place := flash.serves(query, key, mask, bias)):
-        return flash.flash(
+    if implementation == "flash" and (kernel := KERNEL.get()):
+        out = kernel(
             query,
             key,
             value,
-            place,
             mask=mask,
+            bias=bias,
             segments=segments,
             causal=causal,
             scale=scale,
         )
+        if out is not None:
+            return out
     mask = within(segments, mask)
     if implementation in ("xla", "cudnn"):
         return jax.nn.dot_product_attention(  # type: ignore[call-overload]

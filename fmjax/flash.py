@@ -11,14 +11,16 @@ called by each device on its own rows and heads, for which the mesh has to be kn
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
+
+from fmjax.layers import attend
 
 LANES = 128  # a length is filled up to a multiple of it
 BLOCKS = (512, 256, 128)  # queries and keys of a block: the first that divides
@@ -32,19 +34,14 @@ class Place(NamedTuple):
     interpret: bool = False  # by jax's interpreter of kernels: on a CPU, slow
 
 
-_here: contextvars.ContextVar[Place | None] = contextvars.ContextVar(
-    "place", default=None
-)
-
-
 @contextlib.contextmanager
-def on(place: Place | None) -> Iterator[None]:
-    """What is traced inside may have the kernel; None: it has not."""
-    token = _here.set(place)
+def on(place: Place) -> Iterator[None]:
+    """What is traced inside has the kernel, where it serves."""
+    token = attend.KERNEL.set(functools.partial(flash, place=place))
     try:
         yield
     finally:
-        _here.reset(token)
+        attend.KERNEL.reset(token)
 
 
 def placed(apply: Callable, plan: Any) -> Callable:
@@ -69,40 +66,44 @@ def placed(apply: Callable, plan: Any) -> Callable:
 
 
 def serves(
-    query: jax.Array, key: jax.Array, mask: jax.Array | None, bias: jax.Array | None
-) -> Place | None:
-    """Where the kernel is to be called for such arrays (as in `attend`); None: nowhere.
+    place: Place,
+    query: jax.Array,
+    key: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+) -> bool:
+    """Whether the kernel can compute `attend` of such arrays there, and is worth it.
 
     It has no bias, and of masks those that hide a key from all queries, [B, 1, 1, S].
-    Rows and heads must divide over the mesh; what is shorter than one block is not
-    worth it.
+    Rows and heads must divide over the mesh; one query, or few, are the plain code's.
     """
-    place = _here.get()
-    if place is None or bias is not None or min(query.shape[1], key.shape[1]) < LANES:
-        return None
+    if bias is not None or min(query.shape[1], key.shape[1]) < LANES:
+        return False
     if mask is not None and (mask.ndim != 4 or mask.shape[1:3] != (1, 1)):
-        return None
-    if place.mesh is not None:
-        model = place.mesh.shape.get("model", 1)
-        parts = [place.mesh.shape[name] for name in place.rows]
-        wide = query.shape[2] % model or key.shape[2] % model
-        if wide or query.shape[0] % functools.reduce(int.__mul__, parts, 1):
-            return None
-    return place
+        return False
+    if place.mesh is None:
+        return True
+    model = place.mesh.shape.get("model", 1)
+    rows = math.prod(place.mesh.shape[name] for name in place.rows)
+    heads = (query.shape[2], key.shape[2])
+    return query.shape[0] % rows == 0 and all(n % model == 0 for n in heads)
 
 
 def flash(
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
-    place: Place,
     *,
+    place: Place,
     mask: jax.Array | None = None,
+    bias: jax.Array | None = None,
     segments: tuple[jax.Array, jax.Array] | None = None,
     causal: bool = False,
     scale: float,
-) -> jax.Array:
-    """`attend`, where `serves` gave the place: [B, T, H, K] in value's dtype."""
+) -> jax.Array | None:
+    """`attend` by the kernel, where it `serves`: [B, T, H, K] in value's dtype."""
+    if not serves(place, query, key, mask, bias):
+        return None
     batch, queries = query.shape[:2]
     keys = key.shape[1]
     ids = _ids(batch, queries, keys, mask, segments)
