@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import sys
 import time
 
 import jax
@@ -100,6 +101,18 @@ def test_arms_take_turns(monkeypatch):
     for arm in train_step.ARMS[1:]:
         assert 0.05 < found[f"{arm} / fmjax"] < 20
         assert len(found[f"{arm} / fmjax, by turn"]) == 2
+
+
+def test_without_a_compiler_a_column_is_empty(monkeypatch):
+    lines = (ROOT / "train_step.jsonl").read_text("utf-8").splitlines()
+    line = json.loads(lines[0])
+    assert " | - | " not in train_step.table([line])
+    del line[f"{train_step.COMPILED} / fmjax"]
+    assert train_step.table([line]).count(" | - | ") == 1
+    monkeypatch.setenv("PATH", "")
+    assert not train_step.compiler()
+    monkeypatch.setenv("CXX", sys.executable)
+    assert train_step.compiler()
 
 
 def test_a_batch_goes_to_another_process_and_back(tmp_path):

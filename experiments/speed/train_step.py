@@ -8,8 +8,8 @@ with the optimizer's update, in a process each: fmjax's own (`train.prepare`, co
 as the loop does, its numbers read), the same model's loss with `jax.grad` and optax in
 a dozen lines, and the public implementation in torch: eager as it is, eager with freed
 memory kept as fmjax keeps it (`fmjax.memory`), and compiled (`torch.compile`, which
-needs a C++ compiler). A line a case goes to train_step.jsonl beside this file, or to
---output.
+needs a C++ compiler, and is left out where there is none). A line a case goes to
+train_step.jsonl beside this file, or to --output.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
@@ -349,22 +350,29 @@ class Arm:
         self.process.communicate()
 
 
+def compiler() -> bool:
+    """Whether torch.compile finds what it needs; otherwise that column stays empty."""
+    names = (os.environ.get("CXX", "g++"), "clang++")
+    return any(shutil.which(name) for name in names)
+
+
 def measure(name: str, repeats: int, threads: int) -> dict[str, Any]:
     """Seconds a step of each (median, least, most), and ratios turn by turn."""
-    wall: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    busy: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    arms = [arm for arm in ARMS if arm != COMPILED or compiler()]
+    wall: dict[str, list[float]] = {arm: [] for arm in arms}
+    busy: dict[str, list[float]] = {arm: [] for arm in arms}
     steps: dict[str, Arm] = {}
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "batch.npz"
         with open(file, "wb") as out:
             np.savez(out, **batch_of(name))  # type: ignore[arg-type]
         try:
-            for arm in ARMS:
+            for arm in arms:
                 steps[arm] = Arm(arm, name, file, threads)
                 steps[arm].step()  # torch's second step is slower than its third
             for turn in range(repeats):
                 # There and back, so that none always comes after the same one.
-                for arm in ARMS[:: 1 if turn % 2 == 0 else -1]:
+                for arm in arms[:: 1 if turn % 2 == 0 else -1]:
                     clock, used = steps[arm].step()
                     wall[arm].append(clock)
                     busy[arm].append(used)
@@ -373,15 +381,15 @@ def measure(name: str, repeats: int, threads: int) -> dict[str, Any]:
                 one.end()
     found: dict[str, Any] = dict(steps["fmjax"].told)
     for told in ("first_loss", "first_step_seconds"):
-        found[told] = {arm: steps[arm].told[told] for arm in ARMS}
-    for arm in ARMS:
+        found[told] = {arm: steps[arm].told[told] for arm in arms}
+    for arm in arms:
         found[arm] = {
             "seconds": statistics.median(wall[arm]),
             "least": min(wall[arm]),
             "most": max(wall[arm]),
             "processor_seconds": statistics.median(busy[arm]),
         }
-    for arm in ARMS[1:]:
+    for arm in arms[1:]:
         # Processor seconds: other work on the machine is in the clock's.
         pairs = zip(busy[arm], busy["fmjax"], strict=True)
         turns = sorted(theirs / mine for theirs, mine in pairs)
@@ -407,6 +415,8 @@ def table(lines: list[dict[str, Any]]) -> str:
         spread = lambda name: (  # noqa: E731
             f"{line[name]:.2f} [{line[f'{name}, by turn'][0]:.2f}, "  # noqa: B023
             f"{line[f'{name}, by turn'][-1]:.2f}]"  # noqa: B023
+            if name in line  # noqa: B023
+            else "-"
         )
         milli = lambda name: f"{1e3 * line[name]['processor_seconds']:.0f}"  # noqa: E731, B023
         share = "-"  # where the peak was not measured
