@@ -90,6 +90,7 @@ class Embed(nn.Module):
     use_bias: bool = True
     kernel_init: Initializer = truncated_normal
     cls_init: Initializer = truncated_normal
+    positions_init: Initializer = truncated_normal
     dtype: Dtype = "float32"
 
     @nn.compact
@@ -111,7 +112,7 @@ class Embed(nn.Module):
             table = jnp.asarray(sincos((rows, columns), self.width, front=self.front))
         else:
             shape = (self.front + rows * columns, self.width)
-            table = self.param("positions", truncated_normal, shape)
+            table = self.param("positions", self.positions_init, shape)
         return x + table.astype(self.dtype)
 
 

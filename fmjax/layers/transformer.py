@@ -68,7 +68,8 @@ class Block(nn.Module):
     order: 'post' normalises the sum (Vaswani et al. 2017, section 3.1; BERT), 'pre'
     what goes into each part (GPT-2, T5), 'parallel' adds attention and MLP of one
     normalised input (Dehghani et al. 2023, section 2). norm: 'layer' or 'rms'.
-    out_init: of the maps that end a residual branch. mlp_bias None: as use_bias, which
+    out_init: of the maps that end a residual branch; mlp_init: of the MLP's others, if
+    unlike the attention's. mlp_bias None: as use_bias, which
     is otherwise the attention's. Other fields: as in `Attention` and `MLP`.
     """
 
@@ -92,6 +93,7 @@ class Block(nn.Module):
     eps: float = 1e-12
     kernel_init: Initializer = truncated_normal
     query_init: Initializer | None = None
+    mlp_init: Initializer | None = None
     out_init: Initializer | None = None
     dtype: Dtype = "float32"
 
@@ -160,7 +162,7 @@ class Block(nn.Module):
                 gated=self.gated,
                 use_bias=self.use_bias if self.mlp_bias is None else self.mlp_bias,
                 dropout=self.mlp_dropout,
-                kernel_init=self.kernel_init,
+                kernel_init=self.mlp_init or self.kernel_init,
                 out_init=self.out_init,
                 dtype=self.dtype,
                 name="mlp",

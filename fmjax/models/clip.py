@@ -19,6 +19,10 @@ from fmjax.layers.transformer import Block, stack
 
 LIMIT = math.log(100)  # of the logit scale: section 2.5
 
+# The patches', in the authors' code: what torch gives a convolution by itself, uniform
+# within 1 / sqrt(fan-in).
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
 
 def _size(
     patch: int, width: int, depth: int, heads: int, joint: int, side: int = 224
@@ -184,11 +188,15 @@ class Vision(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        normal = nn.initializers.normal(self.width**-0.5)
         x = Embed(
             self.patch,
             self.width,
             self.image,
             use_bias=False,
+            kernel_init=torch_uniform,
+            cls_init=normal,
+            positions_init=normal,
             dtype=self.dtype,
             name="embed",
         )(images)
@@ -233,7 +241,10 @@ class Text(nn.Module):
 
 
 def _blocks(own: Any, x: jax.Array, train: bool, **given: Any) -> jax.Array:
-    """x through a tower's blocks, initialised as the authors do."""
+    """x through a tower's blocks, which begin as the authors' code has the text's.
+
+    It leaves the image tower's to torch's defaults, which are not these.
+    """
     blocks = [
         Block(
             own.heads,
@@ -244,6 +255,7 @@ def _blocks(own: Any, x: jax.Array, train: bool, **given: Any) -> jax.Array:
             implementation=own.implementation,
             eps=own.eps,
             kernel_init=nn.initializers.normal(own.width**-0.5),
+            mlp_init=nn.initializers.normal((2 * own.width) ** -0.5),
             out_init=nn.initializers.normal((2 * own.depth * own.width) ** -0.5),
             dtype=own.dtype,
             name=f"layer{i}",

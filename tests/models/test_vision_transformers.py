@@ -401,6 +401,36 @@ class TestClip:
         variables["params"]["logit_scale"] = jnp.asarray(5.0)
         assert run(PAIRED, variables, self.given())["scale"] == pytest.approx(100)
 
+    def test_it_begins_as_the_authors_code(self):
+        # openai/CLIP, model.py: initialize_parameters, VisionTransformer
+        size = dict(patch=16, width=256, depth=2, heads=2, mlp_width=512)
+        words = dict(text_width=128, text_depth=3, text_heads=2, text_mlp_width=256)
+        net = clip.Model(**size, **words, image=(256, 256), vocab_size=99)
+        given = {"image": jnp.zeros((1, 256, 256, 3)), "tokens": self.tokens}
+        begun = jax.jit(net.init)(jax.random.key(0), given)["params"]
+        deviations = {
+            "vision/embed/patches/kernel": (3 * 16 * 16 * 3) ** -0.5,
+            "vision/embed/cls": 256**-0.5,
+            "vision/embed/positions": 256**-0.5,
+            "text/tokens/embedding": 0.02,
+            "text/positions/embedding": 0.01,
+            "vision_project/kernel": 256**-0.5,
+            "text_project/kernel": 128**-0.5,
+        }
+        for tower, width, depth in (("vision", 256, 2), ("text", 128, 3)):
+            block = f"{tower}/layer1"
+            for name in ("query", "key", "value"):
+                deviations[f"{block}/attention/{name}/kernel"] = width**-0.5
+            deviations[f"{block}/mlp/up/kernel"] = (2 * width) ** -0.5
+            for name in ("attention/out", "mlp/down"):
+                deviations[f"{block}/{name}/kernel"] = (2 * depth * width) ** -0.5
+        for path, want in deviations.items():
+            leaf = begun
+            for name in path.split("/"):
+                leaf = leaf[name]
+            rough = 0.15 if path.endswith("cls") else 0.03
+            assert float(np.std(leaf)) == pytest.approx(want, rel=rough), path
+
     def test_above_the_limit_the_gradient_leads_back_only(self):
         slope = jax.grad(lambda x, sign: sign * clip.ceiling(x, 2.0))
         assert slope(1.0, 1.0) == 1
