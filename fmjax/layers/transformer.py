@@ -69,8 +69,8 @@ class Block(nn.Module):
     what goes into each part (GPT-2, T5), 'parallel' adds attention and MLP of one
     normalised input (Dehghani et al. 2023, section 2). norm: 'layer' or 'rms'.
     out_init: of the maps that end a residual branch; mlp_init: of the MLP's others, if
-    unlike the attention's. mlp_bias None: as use_bias, which
-    is otherwise the attention's. Other fields: as in `Attention` and `MLP`.
+    unlike the attention's. mlp_bias None: as use_bias, which is otherwise the
+    attention's. Other fields: as in `Attention` and `MLP`.
     """
 
     heads: int
