@@ -350,6 +350,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="beams: sums of log probabilities are divided by length to this power (1)",
     )
     how.add_argument(
+        "--gnmt",
+        action="store_true",
+        default=None,
+        help="beams: by (5 + length) / 6 to it, as GNMT and Vaswani et al. (no)",
+    )
+    how.add_argument(
         "--repetition-penalty",
         type=float,
         help="above 1: tokens that are there already become less likely (1)",
@@ -372,7 +378,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = cli.parse(parser, argv)
     names = (
         *("length", "batch_size", "seed", "temperature", "top_k", "top_p", "beams"),
-        *("length_penalty", "repetition_penalty", "min_length", "stop"),
+        *("length_penalty", "gnmt", "repetition_penalty", "min_length", "stop"),
     )
     options = {name: getattr(given, name) for name in names}
     options = {name: value for name, value in options.items() if value is not None}

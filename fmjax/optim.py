@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fmjax import config, copies, muon, trees
+from fmjax import bertadam, config, copies, muon, trees
 
 SCHEDULES = ("constant", "linear", "cosine", "exponential", "rsqrt", "step", "wsd")
 NO_DECAY = r"(^|/)(bias|scale)$"
@@ -37,8 +37,9 @@ def curve(
     linear, cosine and exponential end at final * lr; step is a tenth of itself from
     each of `drops` on (He et al. 2016); rsqrt is lr * sqrt(warmup / step) (Vaswani et
     al. 2017, eq. 3, with its peak named by `lr`); wsd stays at lr and falls linearly to
-    final * lr over the last `cooldown` (Hu et al. 2024). `step` may be a host int,
-    which keeps the arithmetic on the host, or an array.
+    final * lr over the last `cooldown` (Hu et al. 2024). Counted from 0, step i of a
+    warm-up of w has lr * (i + 1) / (w + 1), and curves begin at step w. `step` may be a
+    host int, which keeps the arithmetic on the host, or an array.
     """
     if schedule not in SCHEDULES:
         known = config.suggest(str(schedule), SCHEDULES)
@@ -83,7 +84,8 @@ def layer_factor(params: Any, decay: float, pattern: str) -> Callable[[str], flo
 
     `pattern`'s first group is the layer's number. What comes after the layers (a last
     norm, a head) has factor 1, layer i has decay ** (last + 1 - i), and parameters with
-    'embed' in their path one power more than layer 0.
+    'embed' in their path one power more than layer 0. (Clark et al.'s code has a power
+    more everywhere below the head.)
     """
     numbers = [re.search(pattern, path) for path in trees.paths(params)]
     layers = [int(match[1]) for match in numbers if match]
@@ -126,11 +128,14 @@ def group(
 ) -> tuple[optax.GradientTransformation, Callable]:
     """(transformation, learning rate by step) of one group of parameters.
 
-    adamw: Loshchilov & Hutter 2019, adam: Kingma & Ba 2015, sgd: with momentum and L2
-    decay, rmsprop: likewise (Tieleman & Hinton 2012; b2 is its decay; as TensorFlow's,
-    its mean square begins at 1 and eps is within the root), lamb: You et al. 2020,
-    lars: You et al. 2017, adafactor: Shazeer & Stern 2018 (its decay is not scaled by
-    the rate), lion: Chen et al. 2023, muon: Jordan et al. 2024 (fmjax/muon.py says for
+    adamw: Loshchilov & Hutter 2019, adam: Kingma & Ba 2015, bertadam: adamw as Devlin
+    et al. 2018 have it (fmjax/bertadam.py), sgd: with momentum and L2 decay, rmsprop:
+    likewise (Tieleman & Hinton 2012; b2 is its decay; as TensorFlow's, its mean square
+    begins at 1 and eps is within the root), lamb: You et al. 2020, as in its algorithm
+    2: biases and scales have a trust ratio too, which the authors' code spares, lars:
+    You et al. 2017, adafactor: Shazeer & Stern 2018, whose steps are relative to each
+    parameter's scale and cut at a root mean square of 1 (its decay is not scaled by the
+    rate), lion: Chen et al. 2023, muon: Jordan et al. 2024 (fmjax/muon.py says for
     what, and has `rms`).
     `no_decay` names what is never decayed. begin: the run's step at which the
     transformation's own count is 0.
@@ -150,6 +155,7 @@ def group(
     table: dict[str, Callable[[], optax.GradientTransformation]] = {
         "adamw": lambda: optax.adamw(rate, b1, b2, eps, weight_decay=wd, mask=decayed),
         "adam": lambda: optax.adam(rate, b1, b2, eps),
+        "bertadam": lambda: bertadam.make(rate, b1, b2, eps, wd, decayed),
         "sgd": lambda: optax.chain(
             optax.add_decayed_weights(wd, decayed),
             optax.sgd(rate, kept, nesterov),

@@ -147,6 +147,19 @@ def test_several_beams_are_no_worse_than_one_and_score_what_they_say(name, penal
     assert texts(four) == alone
 
 
+def test_the_length_penalty_of_gnmt():
+    options = dict(beams=4, length_penalty=0.6, gnmt=True)
+    found = run("transformer", **options, end=4)
+    other = run("transformer", **options | {"gnmt": False}, end=4)
+    for row, text, said in zip(ROWS, texts(found), found.scores, strict=True):
+        total = sum(
+            plain("transformer", row, text[:i])[token] for i, token in enumerate(text)
+        )
+        want = total / ((5 + len(text)) / 6) ** 0.6
+        np.testing.assert_allclose(said, want, atol=1e-4)
+    assert not np.allclose(found.scores, other.scores)
+
+
 def test_sampling_follows_the_model_s_probabilities():
     rows, key = [ROWS[1]] * 4000, jax.random.key(1)
     p = np.exp(plain("gpt", ROWS[1], []))

@@ -178,7 +178,8 @@ class TestOptimizers:
         same(got, want, rtol=1e-5)
 
     @pytest.mark.parametrize(
-        "name", ["adamw", "sgd", "rmsprop", "lamb", "lars", "lion", "muon"]
+        "name",
+        ["adamw", "bertadam", "sgd", "rmsprop", "lamb", "lars", "lion", "muon"],
     )
     def test_decay_spares_biases_and_scales(self, name):
         plain, decayed = (
@@ -198,6 +199,16 @@ class TestOptimizers:
             trees.paths(plain), *map(jax.tree.leaves, (plain, decayed)), strict=True
         ):
             assert np.allclose(a, b) == path.startswith(("layer", "head")), path
+
+    def test_bertadam_by_hand(self):
+        # The authors' update: moving averages that begin at zero, as they are.
+        got, _ = walk(make(name="bertadam", weight_decay=0.1, eps=1e-6, **FALLING))
+        w, m, v = PARAMS["layer0"]["mlp"]["kernel"].astype(np.float64), 0.0, 0.0
+        for step, rate in enumerate(RATES):
+            g = gradient(step)["layer0"]["mlp"]["kernel"].astype(np.float64)
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            w = w - rate * (m / (np.sqrt(v) + 1e-6) + 0.1 * w)
+            same(got[step]["layer0"]["mlp"]["kernel"], w, rtol=1e-5, atol=1e-6)
 
     def test_adamw_decay_is_decoupled_from_the_gradient(self):
         plain, decayed = (walk(make(weight_decay=w), 1)[0][0] for w in (0, 0.5))

@@ -272,7 +272,9 @@ class TestRules:
         with pytest.raises(ConfigError, match=re.escape(message)):
             specs(PARAMS, mesh=TWO, params=table)
 
-    @pytest.mark.parametrize("name", ["adamw", "sgd", "lion", "adafactor", "muon"])
+    @pytest.mark.parametrize(
+        "name", ["adamw", "bertadam", "sgd", "lion", "adafactor", "muon"]
+    )
     def test_optimizer_state_lives_where_its_parameter_does(self, name):
         settings = {"name": name, "ema": 0.9, "groups": (("head", {"lr": 1.0}),)}
         tx, _, _ = optim.make(PARAMS, 10, clip=1.0, **settings)
@@ -296,7 +298,7 @@ class TestRules:
             cut = owner is not None and leaf.ndim == 2
             assert place.spec == (want[owner] if cut else P()), path
             seen += [owner] if cut else []
-        copies = {"adamw": 3, "sgd": 2, "lion": 2, "adafactor": 2, "muon": 2}[name]
+        copies = {"adamw": 3, "bertadam": 3}.get(name, 2)
         assert sorted(seen) == sorted([*want] * copies)  # the moments, and the average
 
     def test_a_state_really_is_cut(self):

@@ -6,7 +6,8 @@
 'full' trains everything, 'probe' the classifier alone, 'top' that, the pooler and the
 last block, 'bitfit' the biases (Ben Zaken et al. 2022); 'houlsby', 'pfeiffer', 'lora',
 'dora', 'adalora', 'ia3', 'prefix' and 'prompt' train what the transform of that name
-adds, and the classifier. Another family, or a transform of one's own, is the same
+adds, and the classifier (Houlsby et al. train the norms too: --config.optim.train=
+"classify|adapter_|norm/"). Another family, or a transform of one's own, is the same
 config with other names: --config.transforms="{'lora': {'rank': 4}}". Learning rates
 have the papers' orders of magnitude; experiments/peft/README.md says which are best in
 64 steps, and what a step costs. ':tiny' is LoRA, and needs no network.

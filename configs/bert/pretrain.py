@@ -7,9 +7,14 @@
 '' is a small cased BERT on the Wikipedia passages of BoolQ's training questions, which
 takes minutes on two cores; what it gave is in experiments/sentiment/README.md. 'base'
 and 'large' are the paper's recipe (section A.2: batch 256, 1M steps, Adam 1e-4, 10k
-warm-up, linear decay, L2 0.01, dropout 0.1; length 512 throughout, where the paper has
-128 for 90 % of the steps) for a corpus of your own; the paper used 4 to 16 Cloud TPUs
-for four days. They have not been trained here. ':tiny' needs no network.
+warm-up, linear decay, L2 0.01, dropout 0.1) and the authors' code's (no bias correction
+in Adam, eps 1e-6, clip 1.0, lower case, ten cuts of each document) for a corpus of your
+own; the paper used 4 to 16 Cloud TPUs for four days. They have not been trained here.
+Not as there: length 512 throughout, where the paper has 128 for 90 % of the steps;
+tokens are masked anew in each epoch, and never replaced by a special one; half of the
+windows have a random next sentence, forced ones included; the decay begins at the end
+of the warm-up, not before it (1 % of the rate); GELU is exact, as in the first release,
+not its tanh form. ':tiny' needs no network.
 
 'adapt' goes on with such a run on the texts of a domain, before it is fine-tuned there
 (Gururangan et al. 2020, arXiv:2004.10964); not trained here:
@@ -63,9 +68,10 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg in ("base", "large"):
         c.model.size, c.model.max_length = arg, 512
         c.model.dropout = c.model.attention_dropout = 0.1
-        c.tokenizer.vocab_size = 30522
+        c.tokenizer.vocab_size, c.tokenizer.cased = 30522, False
         c.data.length, c.inputs.predictions, c.data.copies = 512, 77, 10
         c.batch_size, c.steps = 256, "1000000 steps"
+        c.optim.name, c.optim.eps = "bertadam", 1e-6
         c.optim.lr, c.optim.warmup = 1e-4, "10000 steps"
         c.evaluate.every = c.checkpoint.every = "10000 steps"
         c.log.every = "100 steps"

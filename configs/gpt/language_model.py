@@ -16,10 +16,12 @@ The published sizes are for a corpus of your own
 (--config.data.corpus.path=my_texts/): GPT-3's recipe (appendix B and table 2.1: Adam
 0.9, 0.95, clip 1.0, cosine to 10 %, 375e6 tokens of warm-up, weight decay 0.1, its
 rates and batch sizes, which here do not grow from 32,000 tokens; the cosine ends with
-the run, after 300e9 tokens, and not after 260e9). GPT-2's paper does not give its own,
-so that its sizes take that of their GPT-3 neighbours. None of these has been trained to
-the end here. On TPUs --config.model.implementation=flash keeps attention's weights out
-of memory (experiments/scale). ':tiny' needs no network.
+the run, after 300e9 tokens, and not after 260e9; biases and norms are not decayed, and
+nothing is dropped, of which the paper does not speak). GPT-2's paper gives its batch,
+512 windows of 1,024 tokens (section 2.3), and no rates, so that its sizes take the rest
+from their GPT-3 neighbours. None of these has been trained to the end here. On TPUs
+--config.model.implementation=flash keeps attention's weights out of memory
+(experiments/scale). ':tiny' needs no network.
 """
 
 from ml_collections import ConfigDict
@@ -35,10 +37,10 @@ RATES = {  # learning rate, tokens a batch: table 2.1 of Brown et al. 2020
     "gpt3-6.7b": (1.2e-4, 2e6),
     "gpt3-13b": (1e-4, 2e6),
     "gpt3-175b": (0.6e-4, 3.2e6),
-    "gpt2": (6e-4, 0.5e6),
-    "gpt2-medium": (3e-4, 0.5e6),
-    "gpt2-large": (2.5e-4, 0.5e6),
-    "gpt2-xl": (2e-4, 1e6),
+    "gpt2": (6e-4, 512 * 1024),
+    "gpt2-medium": (3e-4, 512 * 1024),
+    "gpt2-large": (2.5e-4, 512 * 1024),
+    "gpt2-xl": (2e-4, 512 * 1024),
 }
 
 

@@ -29,9 +29,9 @@ Arrays = Mapping[str, Any]
 class Generated(NamedTuple):
     """tokens: int32 [B, N], new ones only, `pad` after the end; lengths: int32 [B], how
     many of them there are, the end included; scores: float32 [B], the sum of their log
-    probabilities (nats) over lengths ** length_penalty. For one beam these are the
-    model's own, whatever was done to its logits; for several they are those that the
-    search compared, with the repetition penalty in them.
+    probabilities (nats) over lengths ** length_penalty (or GNMT's). For one beam these
+    are the model's own, whatever was done to its logits; for several they are those
+    that the search compared, with the repetition penalty in them.
     """
 
     tokens: np.ndarray
@@ -68,6 +68,7 @@ def generate(
     top_p: float | None = None,
     repetition_penalty: float = 1.0,
     length_penalty: float = 1.0,
+    gnmt: bool = False,
     early_stopping: bool | str = False,
     end: int | Sequence[int] | None = None,
     min_length: int = 0,
@@ -97,7 +98,8 @@ def generate(
         are divided by lengths ** length_penalty where a text ends, and a row is done
         once it has `beams` texts (early_stopping True), or none of those in progress
         can get better at its present length (False) or at the likeliest length
-        ('never').
+        ('never'). gnmt: by ((5 + lengths) / 6) ** length_penalty instead (Wu et al.
+        2016, equation 14; Vaswani et al. 2017 have 0.6, which is not transformers').
     end: id or ids that end a text. stop: sequences of ids that do, among the new ones.
     min_length: `end` is impossible before so many new tokens. force_end: `end` is what
         the last of `length` tokens is. suppress: ids that are impossible.
@@ -173,7 +175,8 @@ def generate(
     else:
         prompt, seen = tokens, mask
     # In float64 and then rounded, as Python's numbers are.
-    scale = np.arange(1, length + 1, dtype=np.float64) ** length_penalty
+    lengths = np.arange(1, length + 1, dtype=np.float64)
+    scale = ((5 + lengths) / 6 if gnmt else lengths) ** length_penalty
     hope = scale
     if early_stopping == "never" and length_penalty > 0:
         hope = np.full_like(scale, scale[-1])

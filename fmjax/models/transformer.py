@@ -41,7 +41,7 @@ class Model(nn.Module):
 
     layout: of sines and cosines in the positions, by turns ('interleaved', section
     3.5) or sines first ('halves': the authors' code, Marian). scale_embedding: by
-    sqrt(D), section 3.4.
+    sqrt(D), section 3.4. eps: fairseq's and Marian's; the authors' code has 1e-6.
     `prepare` and `decode` compute the same a few target tokens at a time.
     Raises ValueError, when traced, where shapes or dtypes differ from the above or a
     field has no meaning.

@@ -27,11 +27,13 @@ def objective(
 
     The model returns logits [B, T, V]. batch: inputs, targets int32 [B, T], weights
     float32 [B, T] (0 = nothing to predict), mask float32 [B].
-    `label_smoothing` e trains towards 1 - e on the target and e / V everywhere (Vaswani
-    et al. 2017, section 5.4). `z_loss` c adds c * log(Z)^2, which holds the softmax's
-    normaliser Z near 1 (Mesh TensorFlow's; T5 trained with 1e-4). Evaluation has
-    neither. `chunk`: so many tokens of each row have their logits at once, None: all
-    (`objectives.chunked`); the model then has a method `read`.
+    `label_smoothing` e trains towards 1 - e on the target and e / V everywhere (Szegedy
+    et al. 2016, section 7, by way of Vaswani et al. 2017, section 5.4, whose code has
+    e / (V - 1) on all others, which is this with e * V / (V - 1)). `z_loss` c adds
+    c * log(Z)^2, which holds the softmax's normaliser Z near 1 (Mesh TensorFlow's; T5
+    trained with 1e-4). Evaluation has neither. `chunk`: so many tokens of each row have
+    their logits at once, None: all (`objectives.chunked`); the model then has a method
+    `read`.
     """
     said, extras = _said(apply, params, extras, batch, key, chunk)
     nll, logz = said["nll"], said["logz"]

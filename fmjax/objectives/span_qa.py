@@ -36,12 +36,14 @@ def predict(
 ) -> dict[str, jax.Array]:
     """The best span start <= end < start + max_answer within the context, or [CLS].
 
+    The context is what has type 1, but for the last real token, its [SEP].
     first, last: int32 [B], pieces, the last one included; margin: float32 [B], the
     span's score less that of no answer (start = end = 0). Raises as `objective`.
     """
     _check(max_answer)
     logits, _ = _logits(apply, params, extras, batch, None)
-    context = (batch["inputs"]["types"] == 1) & batch["inputs"]["mask"]
+    real = batch["inputs"]["mask"]
+    context = (batch["inputs"]["types"] == 1) & jnp.pad(real[:, 1:], ((0, 0), (0, 1)))
     start, end = jnp.where(context, logits, -jnp.inf)
     length = start.shape[-1]
     distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
@@ -66,7 +68,7 @@ def _check(max_answer) -> None:
 
 
 def _logits(apply, params, extras, batch, key):
-    """float32 [2, B, T], padding at minus infinity."""
+    """float32 [2, B, T], padding at minus infinity (the authors leave it as it is)."""
     logits, extras = apply(params, extras, batch["inputs"], key=key)
     logits = jnp.moveaxis(logits.astype(jnp.float32), -1, 0)
     return jnp.where(batch["inputs"]["mask"], logits, -jnp.inf), extras

@@ -118,7 +118,9 @@ def budget(
     total - finish (eq. 12), and is kept to every `every` steps: the b singular values
     with the greatest importance (eq. 8 to 10) stay, all others are set to zero (eq. 6).
     Until then they may grow back; after step total - finish, never.
-    penalty: gamma of |P'P - I|^2 + |Q Q' - I|^2 (eq. 4), whose gradient is added.
+    penalty: gamma of |P'P - I|^2 + |Q Q' - I|^2 (eq. 4), whose gradient is added: the
+        paper's sum over maps; the authors' code and peft have the mean of |P'P - I| and
+        |Q Q' - I|, not squared, so that their weights are no measure for this one.
     Raises ValueError where the schedule does not fit into `total` steps, and at its
     `init` where no parameter is AdaLoRA's or rank is more than there is.
     """

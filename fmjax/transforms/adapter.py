@@ -35,8 +35,12 @@ def transform(
 
     kind: 'houlsby' or 'pfeiffer'; target: a pattern over module paths of one's own
     instead, of modules that return [..., D] or a tuple that begins with it. `up` begins
-    as zeros, so that the net begins as it was. Raises ValueError for another kind, a
-    width below 1 or an unknown activation.
+    as zeros, so that the net begins as it was, and `down` with a deviation of 0.01
+    (section 3.6; the authors' code has 0.001 for both). They come before a block's
+    dropout and shortcut, in both kinds; AdapterHub's 'pfeiffer' takes the sum,
+    normalised. Houlsby et al. also train the norms: name their scales and biases in
+    `optim.train`. Raises ValueError for another kind, a width below 1 or an unknown
+    activation.
     """
     if kind not in PLACES:
         raise ValueError(f"no adapter.kind {kind!r} (known: {', '.join(PLACES)})")

@@ -32,9 +32,10 @@ def transform(
 
     target: a pattern over module paths (`re.search`); linear maps alone can be changed,
     1x1 convolutions among them.
-    A: [D, R], uniform as torch's `Linear`, B: [R, E], zeros (section 4.1), so that the
-    net begins as it was. alpha: s = alpha / R, None is R; rank_stabilised: s = alpha /
-    sqrt(R) (Kalajdzievski 2023). dropout: of x before A, in training.
+    A: [D, R], uniform as torch's `Linear` and the authors' code (section 4.1 says
+    Gaussian), B: [R, E], zeros, so that the net begins as it was. alpha: s = alpha / R,
+    None is R; rank_stabilised: s = alpha / sqrt(R) (Kalajdzievski 2023). dropout: of x
+    before A, in training.
     dora: the map's columns are W + s A B with lengths of their own, which are trained
     too (eq. 5), and are no part of the gradient through the direction (section 4.3).
     Raises ValueError where rank is below 1 or dropout can't be.

@@ -29,10 +29,12 @@ def transform(
     """A net that reads P learned embeddings after the first `keep` tokens of each text.
 
     They are [P, D], normal with `deviation`, and go through positions and blocks as a
-    token's; outputs [B, P + T, ...] are given back without them. keep 0 is the paper's;
-    1 suits BERT, whose pooled output is that of the first place. target: the token
-    table. Raises ValueError for length < 1 and, when traced, for inputs that are
-    addressed by place (masked positions, packed segments), which a prompt would shift.
+    token's; outputs [B, P + T, ...] are given back without them. (The paper draws them
+    uniformly from -0.5 to 0.5, which is a deviation of 0.29, or begins with the vectors
+    of words.) keep 0 is the paper's; 1 suits BERT, whose pooled output is that of the
+    first place. target: the token table. Raises ValueError for length < 1 and, when
+    traced, for inputs that are addressed by place (masked positions, packed segments),
+    which a prompt would shift.
     """
     if length < 1 or keep < 0:
         raise ValueError(

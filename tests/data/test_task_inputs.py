@@ -135,6 +135,10 @@ def test_a_long_context_becomes_windows_that_overlap():
     for row in rows:
         one = make(row)
         tokens, here = one["inputs"]["tokens"], one["inputs"]["types"] == 1
+        # As BERT was pre-trained, and as run_squad.py has it: [SEP] ends the segment.
+        assert here.sum() == row["length"] - here.argmax()
+        assert tokens[row["length"] - 1] == tokenizer.role(words, "sep")
+        here[row["length"] - 1] = False
         spans = [tuple(pair) for pair in row["offsets"][here].tolist()]
         covered |= {c for a, b in spans for c in range(a, b)}
         assert one["inputs"]["mask"].sum() == row["length"]

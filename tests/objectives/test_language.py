@@ -108,7 +108,7 @@ def test_spans():
     real = np.ones((B, T), bool)
     real[:, 6] = False
     types = np.zeros((B, T), np.int32)
-    types[:, 3:5] = 1
+    types[:, 3:6] = 1  # the last of them is the [SEP] that ends the context
     inputs = {"logits": logits, "mask": real, "types": types}
     start, end = np.array([3, 0, 4, 3]), np.array([4, 0, 4, 3])
     batch = {"inputs": inputs, "start": start, "end": end, "mask": MASK}
@@ -128,7 +128,7 @@ def test_spans():
     assert np.isfinite(jax.grad(loss)(1.0))
     said = span_qa.predict(span_net, {"scale": 1.0}, {}, batch)
     for b in range(B):
-        pairs = [(3, 3), (3, 4), (4, 4)]  # in the context, and not backwards
+        pairs = [(3, 3), (3, 4), (4, 4)]  # in the context, not backwards, no [SEP]
         scores = [logits[b, s, 0] + logits[b, e, 1] for s, e in pairs]
         best = int(np.argmax(scores))
         assert (int(said["first"][b]), int(said["last"][b])) == pairs[best]

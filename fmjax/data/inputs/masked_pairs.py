@@ -19,8 +19,8 @@ def make(
     rate: the share of a window's tokens to predict, specials counted in, as in the
         published code; never [CLS], [SEP] or [PAD] themselves.
     predictions: P, the most in one window; one at least is asked for.
-    Of the chosen, 80 % become [MASK], 10 % a random token that is no special, 10 %
-    stay.
+    Of the chosen, 80 % become [MASK], 10 % a random token that is no special (the
+    published code draws from the whole vocabulary), 10 % stay: each for itself.
 
     Returns, with T tokens: inputs {tokens, types int32 [T], mask bool [T] (True =
     real), positions int32 [P]}, targets int32 [P], weights float32 [P] (0 where there

@@ -11,9 +11,9 @@ from fmjax.data.source import Row
 def make() -> Callable[[Row, np.random.Generator | None], dict[str, Any]]:
     """From rows of `sources/question_windows`.
 
-    Returns inputs {tokens int32 [T], types int32 [T] (1 for the context and for no
-    special), mask bool [T]}, start and end int32 (0 where the window has no answer).
-    The generator is not used.
+    Returns inputs {tokens int32 [T], types int32 [T] (1 for the context and the [SEP]
+    that ends it), mask bool [T]}, start and end int32 (0 where the window has no
+    answer). The generator is not used.
     """
 
     def inputs(row: Row, rng: np.random.Generator | None = None) -> dict[str, Any]:

@@ -32,10 +32,11 @@ def load(
     length: T. stride: pieces between the beginnings of two windows of one context.
     question_length: longer questions are cut at their end.
 
-    Rows: `tokens`, `types` (1 for the context) int32 [T], `length`, `start` and `end`
-    (the answer's first and last piece; both 0, [CLS], where the window has not all of
-    it), `question` (its number in the corpus), `id` (the corpus row's), `offsets` (T
-    pairs of characters in the context), `context` and `answers`, a list of texts.
+    Rows: `tokens`, `types` (1 for the context and the [SEP] after it, as in
+    pre-training) int32 [T], `length`, `start` and `end` (the answer's first and last
+    piece; both 0, [CLS], where the window has not all of it), `question` (its number in
+    the corpus), `id` (the corpus row's), `offsets` (T pairs of characters in the
+    context), `context` and `answers`, a list of texts.
     Raises ValueError for rows without these, and an answer that is not in the context.
     """
     if stride < 1 or length < question_length + 3 + stride:
@@ -71,7 +72,7 @@ def load(
         "windows": len(rows),
         "windows with the answer": sum(row["end"] > 0 for row in rows),
         "fingerprint": cache.digest(
-            *("question_windows", 1, found.facts["fingerprint"], split),
+            *("question_windows", 2, found.facts["fingerprint"], split),
             *(fingerprint(tokenizer), length, stride, question_length),
         ),
     }
@@ -125,7 +126,7 @@ def _window(
     tokens = np.full(length, pad, np.int32)
     tokens[: len(line)] = line
     types = np.zeros(length, np.int32)
-    types[before : len(line) - 1] = 1
+    types[before : len(line)] = 1
     offsets = np.zeros((length, 2), np.int32)
     offsets[before : before + len(ids)] = spans
     start = end = 0
