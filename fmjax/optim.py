@@ -135,8 +135,8 @@ def group(
     2: biases and scales have a trust ratio too, which the authors' code spares, lars:
     You et al. 2017, adafactor: Shazeer & Stern 2018, whose steps are relative to each
     parameter's scale and cut at a root mean square of 1 (its decay is not scaled by the
-    rate), lion: Chen et al. 2023, muon: Jordan et al. 2024 (fmjax/muon.py says for
-    what, and has `rms`).
+    rate), lion: Chen et al. 2023 (whose b2 is 0.99: set it), muon: Jordan et al. 2024
+    (fmjax/muon.py says for what, and has `rms`).
     `no_decay` names what is never decayed. begin: the run's step at which the
     transformation's own count is 0.
     """

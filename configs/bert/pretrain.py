@@ -14,7 +14,8 @@ Not as there: length 512 throughout, where the paper has 128 for 90 % of the ste
 tokens are masked anew in each epoch, and never replaced by a special one; half of the
 windows have a random next sentence, forced ones included; the decay begins at the end
 of the warm-up, not before it (1 % of the rate); GELU is exact, as in the first release,
-not its tanh form. ':tiny' needs no network.
+not its tanh form; the whole gradient is clipped, and not each core's before they are
+added up. ':tiny' needs no network.
 
 'adapt' goes on with such a run on the texts of a domain, before it is fine-tuned there
 (Gururangan et al. 2020, arXiv:2004.10964); not trained here:

@@ -4,7 +4,8 @@
         --config.data.corpus.path=squad-{split}.jsonl
 
 JSON lines with `question`, `context`, `answer` and `start` (the answer's first
-character), or `answers`, a list of such pairs, empty where there is none. It has not
+character), or `answers`, a list of such pairs, empty where there is none. Rate and
+passes are for MiniLM: the paper has 5e-5 and 3 (SQuAD 2.0: 2, batch 48). It has not
 been run on SQuAD here. ':tiny' needs no network.
 """
 

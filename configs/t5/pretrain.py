@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.seed = 0
     c.model = dict(name="t5", size=None, vocab_size=None)
     c.model.update(dict(width=128, depth=2, heads=4, mlp_width=512, head_width=32))
-    c.model.dropout, c.model.bias_deviation = 0.0, 0.1
+    c.model.dropout = 0.0
     c.objective = dict(name="next_token", z_loss=1e-4)
     c.tokenizer = dict(kind="unigram", vocab_size=4096, cased=True)
     c.data = dict(name="windows", corpus=corpus, length=window)
@@ -51,7 +51,6 @@ def get_config(arg: str = "") -> ConfigDict:
 
     if arg in SIZES:
         c.model = dict(name="t5", size=arg, vocab_size=32128)
-        c.model.bias_deviation = None
         c.model.dropout = 0.0 if arg.startswith("1.1") else 0.1
         c.model.scan, c.model.remat, c.model.dtype = True, "full", "bfloat16"
         c.tokenizer.vocab_size = 32100

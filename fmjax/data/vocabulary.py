@@ -1,6 +1,7 @@
 """Vocabularies learnt from texts: the same texts give the same file, in any process.
 
-wordpiece    BERT's pieces and normaliser (Devlin et al. 2018)
+wordpiece    BERT's pieces and normaliser (Devlin et al. 2018; its own learner is not
+             public: pieces are merged here by how often they are neighbours)
 bpe          byte-level pairs: any text, no unknowns (Radford et al. 2019, section 2.2)
 unigram      pieces with probabilities (Kudo 2018), and T5's 100 sentinels
 characters   single characters, the most frequent ones

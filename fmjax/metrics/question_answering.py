@@ -19,6 +19,9 @@ def compute(
 ) -> dict[str, Any]:
     """Numbers over questions; a question's answer is from its best window.
 
+    That is the one of the greatest margin; the authors of BERT compare spans' scores as
+    they are, and spare pieces that another window shows with more text around them.
+
     first, last: integers [N], the best span's pieces in each window; margin: float [N],
     its score less that of no answer; rows: N rows of `sources/question_windows`.
     threshold: where no window's margin is above it, and some question of the set has no

@@ -20,9 +20,12 @@ from fmjax.layers.norm import norm
 from fmjax.layers.transformer import Block, stack
 
 
-def _size(width: int, depth: int, heads: int, mlp_width: int, head_width: int = 64):
+def _size(
+    width: int, depth: int, heads: int, mlp_width: int, head_width: int = 64
+) -> dict[str, Any]:
     sizes = {"width": width, "depth": depth, "heads": heads, "mlp_width": mlp_width}
-    return dict(vocab_size=32128, head_width=head_width, **sizes)
+    own = {"head_width": head_width, "bias_deviation": None}
+    return dict(vocab_size=32128, **sizes, **own)
 
 
 def _later(*args: int) -> dict[str, Any]:
@@ -79,7 +82,7 @@ class Model(nn.Module):
     gated: bool = False
     tied: bool = True
     scale_output: bool | None = None  # by D^-0.5, before logits; None: where tied
-    bias_deviation: float | None = None  # of distances' biases at first; None: Glorot
+    bias_deviation: float | None = 0.1  # of `Bias` at first, as there; None in SIZES
     dropout: float = 0.1
     eps: float = 1e-6
     scan: bool = False  # these two as in `layers.transformer.stack`
@@ -260,15 +263,15 @@ class Model(nn.Module):
 class Bias(nn.Module):
     """A learned bias for each head and bucket of distances (section 2.1).
 
-    deviation: of the normal that it is drawn from; None: Glorot's uniform of buckets
-    and heads, which the authors' code has (0.21 for base).
+    deviation: of the normal that it is drawn from (0.1 is ours, for small nets); None:
+    Glorot's uniform of buckets and heads, the authors' (0.21 for base).
     """
 
     heads: int
     buckets: int
     max_distance: int
     two_way: bool
-    deviation: float | None = None
+    deviation: float | None = 0.1
 
     @nn.compact
     def __call__(self, queries: jax.Array, keys: jax.Array) -> jax.Array:

@@ -13,12 +13,14 @@ from fmjax import trees
 from fmjax.models import bert, gpt, t5, transformer
 
 SIZE = dict(vocab_size=512, width=128, depth=3, heads=4)
+# What SIZES say beside sizes.
+T5 = {k: t5.SIZES["1.1-base"][k] for k in ("gated", "tied", "bias_deviation")}
 CUT = 0.87962566  # what truncation at two deviations leaves of a normal's
 NETS = {
     "bert": bert.Model(**SIZE, mlp_width=512, head="pretrain"),
     "gpt": gpt.Model(**SIZE, mlp_width=512, max_length=256),
-    "t5": t5.Model(**SIZE, mlp_width=512, head_width=16, tied=False),
-    "t5 small biases": t5.Model(**SIZE, mlp_width=64, bias_deviation=0.01),
+    "t5": t5.Model(**T5 | SIZE, mlp_width=512, head_width=16),
+    "t5 of one's own": t5.Model(**SIZE, mlp_width=64),
     "transformer": transformer.Model(**SIZE, mlp_width=384),
 }
 # Family, the end of a path, deviation, the greatest value (None: not bounded).
@@ -44,7 +46,7 @@ CASES = (
     ("t5", "head/kernel", 128**-0.5, None),
     ("t5", "encoder_bias/embedding", (2 / 36) ** 0.5, (6 / 36) ** 0.5),
     ("t5", "decoder_bias/embedding", (2 / 36) ** 0.5, (6 / 36) ** 0.5),
-    ("t5 small biases", "decoder_bias/embedding", 0.01, None),
+    ("t5 of one's own", "decoder_bias/embedding", 0.1, None),
     ("transformer", "embed/embedding", 128**-0.5, None),
     ("transformer", "encoder0/attention/query/kernel", 128**-0.5, (3 / 128) ** 0.5),
     ("transformer", "decoder2/mlp/up/kernel", 256**-0.5, (6 / 512) ** 0.5),

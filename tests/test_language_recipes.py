@@ -3,6 +3,7 @@
 import pytest
 
 from fmjax import config
+from fmjax.models import t5
 from tests.runs import ROOT
 
 
@@ -56,7 +57,7 @@ def test_t5(size, dropout):
     )
     assert (c["batch_size"], c["inputs"]["window"]) == (2048, 568)
     assert c["model"]["dropout"] == dropout
-    assert c["model"]["bias_deviation"] is None  # the authors' initialiser
+    assert t5.SIZES[size]["bias_deviation"] is None  # the authors' initialiser
     assert c["objective"] == {"name": "next_token", "z_loss": 1e-4}
 
 
