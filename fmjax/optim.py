@@ -157,8 +157,7 @@ def group(
         "adam": lambda: optax.adam(rate, b1, b2, eps),
         "bertadam": lambda: bertadam.make(rate, b1, b2, eps, wd, decayed),
         "sgd": lambda: optax.chain(
-            optax.add_decayed_weights(wd, decayed),
-            optax.sgd(rate, kept, nesterov),
+            optax.add_decayed_weights(wd, decayed), optax.sgd(rate, kept, nesterov)
         ),
         "rmsprop": lambda: optax.chain(
             optax.add_decayed_weights(wd, decayed),
