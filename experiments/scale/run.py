@@ -193,7 +193,7 @@ ATTENTION = tuple(
 )
 ATTENTION += (  # beside PRODUCTS' row of it
     PRODUCTS[-1]._replace(
-        name="GPT-2 XL, products whole, flash", changes=XL.changes | FLASH
+        name="GPT-2 XL, products whole, flash", changes={**XL.changes, **FLASH}
     ),
 )
 PARTS = {
