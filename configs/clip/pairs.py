@@ -12,7 +12,7 @@ weights `init_from` wants; its 400 million pairs are not public), for images and
 of your own: 63.2 % zero-shot on ImageNet for B/32. Crops of 90-100 % are OpenCLIP's
 (the paper: a random square of the scaled image). 'emoji' is a small one of emoji and
 their names, whose evaluation is retrieval among those held out. Ours: for emoji,
-recall@10 of 0.245 and 0.254 among 284 (experiments/emoji/README.md); the others are not
+recall@10 of 0.262 and 0.271 among 284 (experiments/emoji/README.md); the others are not
 run. ':tiny' needs neither network nor data.
 """
 

@@ -50,8 +50,9 @@ GPT, BERT, T5 = (
 IMAGENET = "configs/{}/imagenet.py"
 REMAT = {"model.scan": True, "model.remat": "full", "model.dtype": "bfloat16"}
 CUT = {"parallel.params": "fsdp"}
-# Batches are the paper's rounded to powers of two, and cut into microbatches, which
-# changes no number of a step. A vocabulary that 128 divides is GPT-2's, padded.
+# Batches are the papers' rounded to powers of two (GPT-2 XL's is twice that), and cut
+# into microbatches, which changes no number of a step. A vocabulary that 128 divides is
+# GPT-2's, padded.
 PADDED = {"model.vocab_size": 50304}
 TENSOR = {
     "parallel.params": "fsdp+tensor",
