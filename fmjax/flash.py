@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 
 from fmjax.layers import attend
@@ -47,11 +48,11 @@ def on(place: Place) -> Iterator[None]:
 def placed(apply: Callable, plan: Any) -> Callable:
     """`apply`, traced where the kernel may serve: on the TPUs of a plan (`Plan`).
 
-    Itself for other devices, in the deterministic mode, which cuts a batch in its own
-    way, and where an axis 'sequence' cuts what a query has to see.
+    Itself for devices that are others or nowhere, in the deterministic mode, which cuts
+    a batch in its own way, and where an axis 'sequence' cuts what a query has to see.
     """
-    devices = getattr(plan.mesh, "devices", None)
-    if devices is None or devices.flat[0].platform != "tpu" or plan.shards:
+    nowhere = isinstance(plan.mesh, AbstractMesh) or plan.shards
+    if nowhere or plan.mesh.devices.flat[0].platform != "tpu":
         return apply
     if plan.mesh.shape.get("sequence", 1) > 1:
         return apply

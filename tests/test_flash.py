@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from fmjax import flash
+from fmjax import flash, parallel
 from fmjax.layers.attend import KERNEL, attend
 from fmjax.models import gpt
 
@@ -144,3 +144,7 @@ def test_it_serves_where_a_step_is_for_tpus():
     for other in (plan("cpu"), plan(shards=8), plan(sequence=2)):
         assert flash.placed(seen, other) is seen
     assert seen() is None
+
+
+def test_devices_that_are_nowhere_have_no_kernel():
+    assert flash.placed(print, parallel.plan(8)) is print
