@@ -192,11 +192,6 @@ ATTENTION = tuple(
     )
     for how, way in (("plain", PLAIN), ("flash", FLASH))
 )
-ATTENTION += (  # beside PRODUCTS' row of it
-    PRODUCTS[-1]._replace(
-        name="GPT-2 XL, products whole, flash", changes={**XL.changes, **FLASH}
-    ),
-)
 PARTS = {
     "fit": FIT,
     "weak": WEAK,
