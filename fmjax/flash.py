@@ -112,9 +112,9 @@ def flash(
     if ids is None and wide > keys and not causal:  # what fills up is to be unseen
         ids = _ids(batch, queries, keys, jnp.ones((batch, 1, 1, keys), bool), None)
     if ids is not None:
-        ids = (_filled(ids[0], 1, long, 0), _filled(ids[1], 1, wide, -1))
+        ids = (_filled(ids[0], long, 0), _filled(ids[1], wide, -1))
     heads = [
-        _filled(x, 1, n, 0).swapaxes(1, 2)
+        _filled(x, n, 0).swapaxes(1, 2)
         for x, n in ((query * scale, long), (key, wide), (value, wide))
     ]
     call: Callable = functools.partial(
@@ -193,7 +193,7 @@ def _ids(
     )
 
 
-def _filled(x: jax.Array, axis: int, length: int, value: int) -> jax.Array:
-    sides = [(0, 0)] * x.ndim
-    sides[axis] = (0, length - x.shape[axis])
+def _filled(x: jax.Array, length: int, value: int) -> jax.Array:
+    """x [B, T, ...] up to that T."""
+    sides = [(0, 0), (0, length - x.shape[1]), *[(0, 0)] * (x.ndim - 2)]
     return jnp.pad(x, sides, constant_values=value)

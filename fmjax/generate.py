@@ -353,7 +353,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--gnmt",
         action="store_true",
         default=None,
-        help="beams: by (5 + length) / 6 to it, as GNMT and Vaswani et al. (no)",
+        help="beams: ((5 + length) / 6) to that power, as in GNMT (no)",
     )
     how.add_argument(
         "--repetition-penalty",
