@@ -167,7 +167,8 @@ def fitting(
     """Tries remedies, each on top of the last, until one fits or `tries` are done."""
     rows: list[dict[str, Any]] = []
     changes: dict[str, str] = {}
-    for words, change in memory.remedies(settings)[:tries]:
+    platform = there[0].platform if there else None
+    for words, change in memory.remedies(settings, platform=platform)[:tries]:
         trial = json.loads(json.dumps(settings))
         for key, text in (changes | change).items():
             config.override(trial, key, text)

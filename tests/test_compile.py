@@ -8,7 +8,7 @@ import pytest
 
 from fmjax import compile, config, parallel
 from fmjax.config import ConfigError
-from fmjax.costs import account, chips, collectives, stand_in
+from fmjax.costs import account, chips, collectives, memory, stand_in
 from tests import runs
 
 GPT = "configs/gpt/language_model.py"
@@ -216,14 +216,38 @@ def test_remedies_are_tried_one_on_top_of_the_other(monkeypatch):
         "computed in bfloat16",
         "remat",
         "scan over depth",
+        "logits of 128 tokens at a time",
         "2 microbatches",
     ]
-    assert [row["fits"] for row in rows] == [False] * 4 + [True]
+    assert [row["fits"] for row in rows] == [False] * 5 + [True]
     last = tried[-1]
     assert last["parallel"]["params"] == "fsdp"
     assert last["model"] | {"remat": "full", "scan": True} == last["model"]
     assert settings["accum"] == 1, "the settings themselves are left alone"
     assert len(compile.fitting(settings, [], tries=2)) == 2
+
+
+def test_only_what_a_kernel_can_compute_is_given_one():
+    def told(file, platform="tpu", **changes):
+        settings = runs.tiny(file)
+        settings["model"].update(changes)
+        found = memory.remedies(settings, platform=platform)
+        return {"model.implementation": "flash"} in [change for _, change in found]
+
+    bert = "configs/bert/pretrain.py"
+    assert told(GPT)
+    assert told(bert, attention_dropout=0.0)
+    assert not told(GPT, "cpu"), "it is for TPUs"
+    assert not told(GPT, implementation="flash"), "it is there already"
+    assert not told(bert, attention_dropout=0.1), "it drops no weights"
+    assert not told("configs/t5/pretrain.py"), "it has no biases"
+    assert not told("configs/resnet/fashion_mnist.py"), "nothing attends there"
+
+
+def test_no_logits_are_chunked_twice():
+    settings = runs.tiny(GPT)
+    settings["objective"]["chunk"] = 64
+    assert all("objective.chunk" not in c for _, c in memory.remedies(settings))
 
 
 @pytest.mark.parametrize("file", runs.CONFIGS)

@@ -41,9 +41,10 @@ def words(settings: Mapping[str, Any], setup: Any, error: str, top: int = 3) -> 
     made = values(setup.step, (setup.state, setup.sample), top)
     step = [f"{size(x)} (by {', '.join(x['made by'][:3])})" for x in made]
     flag = lambda key, value: f"--config.{key}={json.dumps(value)}"  # noqa: E731
+    mesh = setup.plan.mesh
     changes = [
         f"{what} ({' '.join(flag(*one) for one in change.items())})"
-        for what, change in remedies(settings, setup.plan.mesh.size)
+        for what, change in remedies(settings, mesh.size, mesh.devices.flat[0].platform)
     ]
     return (
         f"a device is out of memory: {error.splitlines()[0]}\n"
@@ -111,24 +112,35 @@ def values(function: Callable, args: Sequence[Any], top: int) -> list[dict[str, 
 
 
 def remedies(
-    settings: Mapping[str, Any], devices: int | None = None
+    settings: Mapping[str, Any],
+    devices: int | None = None,
+    platform: str | None = None,
 ) -> list[tuple[str, dict[str, str]]]:
     """Changes that make a step smaller, the cheapest first: (in words, overrides).
 
     devices: nothing is cut over one, nor in 4 over what 4 does not divide; None: many.
+    platform: theirs; a TPU has a kernel for attention (`fmjax.flash`).
     """
     model, laid = settings["model"], settings.get("parallel") or {}
-    fields = config.fields(config.find("model", model["name"]).Model)
-    sized = config.find("model", model["name"]).SIZES.get(model.get("size"), {}) | model
+    kind, aim = config.find("model", model["name"]), settings["objective"]
+    fields = config.fields(kind.Model)
+    sized = kind.SIZES.get(model.get("size"), {}) | model
     found = []
     if laid.get("params", "replicate") == "replicate" and devices != 1:
         found.append(("parameters cut", {"parallel.params": "fsdp"}))
     if "dtype" in fields and sized.get("dtype", "float32") == "float32":
         found.append(("computed in bfloat16", {"model.dtype": "bfloat16"}))
+    # It drops no weights and has no biases, as T5 has (and no rate for weights alone).
+    rate = sized.get("attention_dropout", getattr(kind.Model, "attention_dropout", 1.0))
+    if platform == "tpu" and not rate and sized.get("implementation") != "flash":
+        found.append(("attention by a kernel", {"model.implementation": "flash"}))
     if "remat" in fields and sized.get("remat") != "full":
         found.append(("remat", {"model.remat": "full"}))
     if "scan" in fields and not sized.get("scan"):
         found.append(("scan over depth", {"model.scan": "true"}))
+    scored = config.fields(config.find("objective", aim["name"]).objective)
+    if "chunk" in scored and not aim.get("chunk"):
+        found.append(("logits of 128 tokens at a time", {"objective.chunk": "128"}))
     accum, size = settings.get("accum", 1), settings["batch_size"]
     found.append((f"{2 * accum} microbatches", {"accum": str(2 * accum)}))
     found.append((f"{8 * accum} microbatches", {"accum": str(8 * accum)}))
