@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import platform
 import sys
 import time
 
@@ -27,6 +28,20 @@ def test_the_tables_are_those_of_the_files():
     assert train_step.table(lines("train_step.jsonl")) in told
     assert generation.table(lines("generation.jsonl")) in told
     assert start.table(lines("start.jsonl")) in told
+
+
+def test_a_processor_is_told_by_its_name_and_vectors(tmp_path):
+    file = tmp_path / "cpuinfo"
+    file.write_text(
+        "processor\t: 0\nmodel name\t: Some 7\nflags\t\t: fpu avx2 avx512f\n"
+    )
+    assert generation.processor(file) == "Some 7, avx512f"
+    file.write_text("model name\t: Other\nflags\t\t: avx2\n\nprocessor\t: 1\n")
+    assert generation.processor(file) == "Other, avx2"
+    assert generation.processor(tmp_path / "none") in (
+        platform.processor(),
+        platform.machine(),
+    )
 
 
 def shapes(net):

@@ -50,8 +50,8 @@ GPT, BERT, T5 = (
 IMAGENET = "configs/{}/imagenet.py"
 REMAT = {"model.scan": True, "model.remat": "full", "model.dtype": "bfloat16"}
 CUT = {"parallel.params": "fsdp"}
-# Batches are the papers' rounded to powers of two (GPT-2 XL's is twice that), and cut
-# into microbatches, which changes no number of a step. A vocabulary that 128 divides is
+# Batches are the papers', GPT-3's rounded (to 1,024 and 1,536), and cut into
+# microbatches, which changes no number of a step. A vocabulary that 128 divides is
 # GPT-2's, padded.
 PADDED = {"model.vocab_size": 50304}
 TENSOR = {
@@ -64,7 +64,7 @@ FIT = (
         "GPT-2 XL",
         f"{GPT}:gpt2-xl",
         ("v5e:2x2",),
-        PADDED | {"batch_size": 1024, "accum": 64},
+        PADDED | {"accum": 32},
         effort=None,
     ),
     Row("ViT-L/16", IMAGENET.format("vit") + ":L/16", ("v5e:2x2",), REMAT | CUT),
@@ -91,7 +91,7 @@ FIT = (
         "Transformer big",
         "configs/transformer/translation.py:big",
         ("v5e:2x2",),
-        {"model.remat": "full", "batch_size": 256},
+        {"model.remat": "full"},
     ),
     Row("MAE ViT-H/14", IMAGENET.format("mae") + ":H/14", ("v5e:2x2",), {"accum": 4}),
     Row(
@@ -111,7 +111,7 @@ FIT = (
         "GPT-2 XL on v6e",
         f"{GPT}:gpt2-xl",
         ("v6e:2x2",),
-        PADDED | {"batch_size": 1024, "accum": 32},
+        PADDED | {"accum": 16},
         effort=None,
     ),
     Row(
@@ -142,6 +142,12 @@ WHOLE_PRODUCTS = "--xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000"
 PRODUCTS = tuple(
     row._replace(name=f"{row.name}, products whole", libtpu=WHOLE_PRODUCTS)
     for row in (*WEAK[:2], XL)
+)
+KERNEL = {"model.implementation": "flash"}  # attention's, for TPUs
+PRODUCTS += (
+    PRODUCTS[-1]._replace(
+        name="GPT-2 XL, products whole, flash", changes=XL.changes | KERNEL
+    ),
 )
 
 # On 4 chips of v5e, each with a quarter of the state and of the batch.
@@ -174,9 +180,9 @@ MEMORY = tuple(
 KEPT = "remat full, buffers kept"
 MEMORY += (Row(KEPT, f"{GPT}:gpt2", ("v5e:2x2",), FULL, keep=True),)
 
-# Attention by the plain code, which is None, and by the kernel for TPUs. It has no
-# dropout, which BERT's and ViT's papers have there.
-PLAIN, FLASH = ({"model.implementation": name} for name in (None, "flash"))
+# Attention by the plain code, which is None, and by the kernel. It has no dropout,
+# which BERT's and ViT's papers have there.
+PLAIN = {"model.implementation": None}
 LONG = {"data.length": 8192, "model.max_length": 8192, "batch_size": 4}
 NO_DROPOUT = {"model.attention_dropout": 0.0}
 LARGE = REMAT | {"accum": 4} | NO_DROPOUT
@@ -190,7 +196,7 @@ ATTENTION = tuple(
         ("BERT large", f"{BERT}:large", LARGE),
         ("ViT-L/16", IMAGENET.format("vit") + ":L/16", REMAT | CUT | NO_DROPOUT),
     )
-    for how, way in (("plain", PLAIN), ("flash", FLASH))
+    for how, way in (("plain", PLAIN), ("flash", KERNEL))
 )
 PARTS = {
     "fit": FIT,
