@@ -368,9 +368,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = flags.parser(__doc__)
     parser.add_argument("--config", required=True, help="configs/FAMILY/FILE.py[:ARG]")
     parser.add_argument("--workdir", default="", help="the run's folder")
-    parser.add_argument(
-        "--dry_run", action="store_true", help="print what a step costs; train nothing"
-    )
+    parser.add_argument("--dry_run", action="store_true", help="only say what it costs")
     parser.add_argument("--profile", help="10:15 traces steps 11 to 15")
     given = cli.parse(parser, argv)
     if not given.workdir and not given.dry_run:
@@ -378,7 +376,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = config.load(given.config, given.overrides)
     config.bind("config", train, settings)
     own = {"dry_run": given.dry_run, "profile": given.profile}
-    result = train(given.workdir, **settings, **own)
+    with signals.starting():
+        result = train(given.workdir, **settings, **own)
     if result["status"] != "dry_run":
         print(json.dumps(result))
     return 75 if result["status"] == "stopped" else 0

@@ -88,6 +88,29 @@ def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(tmp_path, name
     assert steps == list(range(1, 301))
 
 
+def test_sigterm_before_a_step_exits_75_at_once(tmp_path):
+    """Nothing is compiled yet, which takes far longer than the process does to end."""
+    (tmp_path / "cache").mkdir()
+    few = ("--config.steps=2", "--config.evaluate=None")
+    argv, environment = command(tmp_path / "a", *few)
+    environment |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    process = subprocess.Popen(
+        argv, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 200
+    while not (tmp_path / "a" / "config.json").exists():
+        assert process.poll() is None, finish(process)[2]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    code, out, err = finish(process)
+    assert (code, out) == (75, "")
+    assert "stopped before a step" in err
+    code, _, err = finish(start(tmp_path / "a", *few))
+    assert code == 0, err
+    assert ", new" in err
+
+
 @pytest.mark.parametrize(
     "params", [pytest.param("replicate", marks=pytest.mark.slow), "fsdp"]
 )
