@@ -146,7 +146,7 @@ PRODUCTS = tuple(
 KERNEL = {"model.implementation": "flash"}  # attention's, for TPUs
 PRODUCTS += (
     PRODUCTS[-1]._replace(
-        name="GPT-2 XL, products whole, flash", changes=XL.changes | KERNEL
+        name="GPT-2 XL, products whole, flash", changes={**XL.changes, **KERNEL}
     ),
 )
 
