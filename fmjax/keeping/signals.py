@@ -34,8 +34,8 @@ def starting() -> Iterator[None]:
     os.set_blocking(writing, False)
 
     def listen() -> None:
-        while came := os.read(reading, 1):
-            if came[0] == signal.SIGTERM:
+        while came := os.read(reading, 1)[0]:  # a signal's number; 0: it is over
+            if came == signal.SIGTERM:
                 os.write(2, b"fmjax: stopped before a step; give the command again\n")
                 os._exit(75)
 
@@ -48,8 +48,9 @@ def starting() -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(other)
         signal.signal(signal.SIGTERM, old)
-        os.close(writing)
+        os.write(writing, b"\0")
         thread.join()
+        os.close(writing)
         os.close(reading)
 
 
