@@ -109,7 +109,9 @@ def test_a_kernel_of_one_pixel_is_a_product_with_the_same_gradients(
     whole = jax.jit(lambda x, w: jax.vjp(conv, x, w)[1](jnp.cos(conv(x, w))))
     assert convolutions(whole.lower(image, kernel)) == 0
     places = jnp.pad(image, ((0, 0), *padding, (0, 0)))[:, ::stride, ::stride]
-    np.testing.assert_allclose(jax.jit(conv)(image, kernel), places @ kernel[0, 0])
+    np.testing.assert_allclose(  # not to the bit: another processor adds otherwise
+        jax.jit(conv)(image, kernel), places @ kernel[0, 0], rtol=1e-5, atol=1e-6
+    )
 
     def plain(image, kernel):
         padded = jnp.pad(image, ((0, 0), *padding, (0, 0)))
