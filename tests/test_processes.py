@@ -28,11 +28,11 @@ def command(workdir, *flags, devices=1):
     return argv, environment
 
 
-def start(workdir, *flags, devices=1):
+def start(workdir, *flags, devices=1, **variables):
     argv, environment = command(workdir, *flags, devices=devices)
     return subprocess.Popen(
         argv,
-        env=environment,
+        env=environment | variables,
         cwd=workdir.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -89,14 +89,10 @@ def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(tmp_path, name
 
 
 def test_sigterm_before_a_step_exits_75_at_once(tmp_path):
-    """Nothing is compiled yet, which takes far longer than the process does to end."""
-    (tmp_path / "cache").mkdir()
+    """No program is in the cache, and to compile them takes longer than to end."""
     few = ("--config.steps=2", "--config.evaluate=None")
-    argv, environment = command(tmp_path / "a", *few)
-    environment |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
-    process = subprocess.Popen(
-        argv, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    empty = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    process = start(tmp_path / "a", *few, **empty)
     deadline = time.monotonic() + 200
     while not (tmp_path / "a" / "config.json").exists():
         assert process.poll() is None, finish(process)[2]

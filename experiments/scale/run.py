@@ -50,9 +50,9 @@ GPT, BERT, T5 = (
 IMAGENET = "configs/{}/imagenet.py"
 REMAT = {"model.scan": True, "model.remat": "full", "model.dtype": "bfloat16"}
 CUT = {"parallel.params": "fsdp"}
-# Batches are the papers', GPT-3's rounded (to 1,024 and 1,536), and cut into
-# microbatches, which changes no number of a step. A vocabulary that 128 divides is
-# GPT-2's, padded.
+# Batches are the configs' own, but for ResNet-50's and GPT-2's on two slices; GPT-3's
+# are rounded, to 1,024 and 1,536. They are cut into microbatches, which changes no
+# number of a step. A vocabulary that 128 divides is GPT-2's, padded.
 PADDED = {"model.vocab_size": 50304}
 TENSOR = {
     "parallel.params": "fsdp+tensor",
