@@ -12,7 +12,7 @@ from fmjax.interop import mae, torchvision
 
 from . import bert_cases, convnet_cases, vision_cases
 from . import vision_reference as transformers_reference
-from .compare import Found
+from .compare import Found, into_own_memory
 
 
 def transformer(case: vision_cases.Case, folder: Any) -> Found:
@@ -35,6 +35,7 @@ def transformer(case: vision_cases.Case, folder: Any) -> Found:
     library = "timm" if case.kind == "timm" else "transformers"
     interop.save(folder / "ours", loaded.net, loaded.variables, library=library)
     again = transformers_reference.load(case, folder / "ours")
+    into_own_memory(again)
     theirs, ours = reference.state_dict(), again.state_dict()
 
     def same(key: str) -> bool:
