@@ -239,6 +239,10 @@ def test_only_what_a_kernel_can_compute_is_given_one():
     assert told(bert, attention_dropout=0.0)
     assert not told(GPT, "cpu"), "it is for TPUs"
     assert not told(GPT, implementation="flash"), "it is there already"
+    long = runs.tiny(GPT)
+    long["parallel"] = {"mesh": (("data", -1), ("sequence", 2))}
+    offered = [change for _, change in memory.remedies(long, platform="tpu")]
+    assert {"model.implementation": "flash"} not in offered, "rows are cut there"
     assert not told(bert, attention_dropout=0.1), "it drops no weights"
     assert not told("configs/t5/pretrain.py"), "it has no biases"
     assert not told("configs/resnet/fashion_mnist.py"), "nothing attends there"

@@ -130,9 +130,11 @@ def remedies(
         found.append(("parameters cut", {"parallel.params": "fsdp"}))
     if "dtype" in fields and sized.get("dtype", "float32") == "float32":
         found.append(("computed in bfloat16", {"model.dtype": "bfloat16"}))
-    # It drops no weights and has no biases, as T5 has (and no rate for weights alone).
+    # It drops no weights, has no biases, as T5 has (and no rate for weights alone), and
+    # knows whole rows only.
     rate = sized.get("attention_dropout", getattr(kind.Model, "attention_dropout", 1.0))
-    if platform == "tpu" and not rate and sized.get("implementation") != "flash":
+    served = platform == "tpu" and "sequence" not in str(laid.get("mesh"))
+    if served and not rate and sized.get("implementation") != "flash":
         found.append(("attention by a kernel", {"model.implementation": "flash"}))
     if "remat" in fields and sized.get("remat") != "full":
         found.append(("remat", {"model.remat": "full"}))
