@@ -29,6 +29,8 @@ def test_the_tables_are_those_of_the_files():
         assert train_step.table(lines(name)) in told
     assert generation.table(lines("generation.jsonl")) in told
     assert start.table(lines("start.jsonl")) in told
+    loops = [line for line in lines("loop.jsonl") if line["part"] == "loop"]
+    assert loop.table(loops) in told
 
 
 def test_a_processor_is_told_by_its_name_and_vectors(tmp_path):

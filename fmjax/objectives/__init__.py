@@ -31,8 +31,8 @@ def top1(logits: jax.Array, labels: jax.Array) -> jax.Array:
         inside = jnp.clip(labels, 0, logits.shape[-1] - 1)
         own = jnp.take_along_axis(logits, inside, axis=-1)
         before = jnp.arange(logits.shape[-1]) < labels
-        below = jnp.where(before, logits < own, logits <= own)
-        return below.all(-1) & (labels == inside)[..., 0]
+        below = jnp.where(before, logits < own, logits <= own).astype(jnp.int8)
+        return (below.min(-1) == 1) & (labels == inside)[..., 0]  # faster than `all`
 
     def sought(logits: jax.Array, labels: jax.Array) -> jax.Array:
         return logits.argmax(-1) == labels

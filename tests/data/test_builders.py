@@ -67,9 +67,22 @@ def test_a_large_set_is_read_from_disk_with_the_same_rows(monkeypatch):
     held = builders.load(Toy, "train").rows
     monkeypatch.setattr(builders, "_HELD", 0)
     read = builders.load(Toy, "train").rows
-    assert not isinstance(read.rows, list)
+    assert not isinstance(read.rows, builders.Held)
     for i in range(10):
         np.testing.assert_equal(read[i], held[i])
+
+
+def test_what_is_held_is_decoded_once_and_nobody_changes_it(monkeypatch):
+    held = builders.load(Toy, "train").rows
+    first = held[3]
+    monkeypatch.setattr(builders, "decode", lambda row: pytest.fail("decoded again"))
+    first["label"] = first["extra"] = 9
+    with pytest.raises(ValueError, match="read-only"):
+        first["image"][:] = 0
+    again = held[3]
+    assert again["label"] == 1
+    assert "extra" not in again
+    np.testing.assert_array_equal(again["image"], np.full((2, 3, 1), 3, np.uint8))
 
 
 def test_the_fingerprint_is_of_the_content(monkeypatch, tmp_path):
