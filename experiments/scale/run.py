@@ -81,6 +81,15 @@ FIT = (
         PADDED | TENSOR | {"batch_size": 1536, "accum": 24},
     ),
     Row(
+        "GPT-3 175B, mesh axis of 4",
+        f"{GPT}:gpt3-175b",
+        ("v5p:4x4x4", "v5p:2x4x4"),
+        PADDED
+        | TENSOR
+        | {"parallel.mesh": (("data", -1), ("model", 4))}
+        | {"batch_size": 1536, "accum": 48},
+    ),
+    Row(
         "ViT-22B",
         IMAGENET.format("vit") + ":22B/14",
         ("v5p:2x2x2", "v5p:2x2x1"),
@@ -135,17 +144,25 @@ WEAK = tuple(
     for chips, topology in CHIPS.items()
 )
 
+
+def first(name: str) -> Row:
+    """A row of the published sizes, on the first of its slices."""
+    row = next(row for row in FIT if row.name == name)
+    return row._replace(topologies=row.topologies[:1])
+
+
 # The same where the compiler leaves a product whole instead of computing it in pieces
 # as its operand's parts come in. On 64 chips and more it does so of itself.
-XL = next(row for row in FIT if row.name == "GPT-2 XL")
+XL = first("GPT-2 XL")
+LARGEST = map(first, ("ViT-22B", "GPT-3 175B", "GPT-3 175B, mesh axis of 4"))
 WHOLE_PRODUCTS = "--xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000"
 PRODUCTS = tuple(
     row._replace(name=f"{row.name}, products whole", libtpu=WHOLE_PRODUCTS)
-    for row in (*WEAK[:2], XL)
+    for row in (*WEAK[:2], XL, *LARGEST)
 )
 KERNEL = {"model.implementation": "flash"}  # attention's, for TPUs
 PRODUCTS += (
-    PRODUCTS[-1]._replace(
+    PRODUCTS[2]._replace(
         name="GPT-2 XL, products whole, flash", changes={**XL.changes, **KERNEL}
     ),
 )
