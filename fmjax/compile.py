@@ -112,7 +112,9 @@ def measure(
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         found["compile_seconds"] = time.monotonic() - began
-        held = memory.values(setup.step, (setup.state, setup.sample), top)
+        platform = plan.mesh.devices.flat[0].platform
+        given = (setup.state, setup.sample)
+        held = memory.values(setup.step, given, top, platform)
         return found | exhausted(str(error)) | {"largest_values": held}
     found["compile_seconds"] = time.monotonic() - began
     room = compiled.memory_analysis()

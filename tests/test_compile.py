@@ -4,11 +4,13 @@ import importlib.util
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from fmjax import compile, config, parallel
 from fmjax.config import ConfigError
 from fmjax.costs import account, chips, collectives, memory, stand_in
+from fmjax.objectives import top1
 from tests import runs
 
 GPT = "configs/gpt/language_model.py"
@@ -246,6 +248,13 @@ def test_only_what_a_kernel_can_compute_is_given_one():
     assert not told(bert, attention_dropout=0.1), "it drops no weights"
     assert not told("configs/t5/pretrain.py"), "it has no biases"
     assert not told("configs/resnet/fashion_mnist.py"), "nothing attends there"
+
+
+@pytest.mark.parametrize(("platform", "there"), [("cpu", True), ("tpu", False)])
+def test_what_another_platform_computes_is_not_among_the_largest(platform, there):
+    given = (np.ones((4, 7), np.float32), np.zeros((4,), np.int32))
+    found = memory.values(top1, given, 20, platform)
+    assert any(row["dtype"] == "int8" for row in found) == there
 
 
 def test_no_logits_are_chunked_twice():

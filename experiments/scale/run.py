@@ -153,19 +153,15 @@ def first(name: str) -> Row:
 
 # The same where the compiler leaves a product whole instead of computing it in pieces
 # as its operand's parts come in. On 64 chips and more it does so of itself.
-XL = first("GPT-2 XL")
-LARGEST = map(first, ("ViT-22B", "GPT-3 175B", "GPT-3 175B, mesh axis of 4"))
 WHOLE_PRODUCTS = "--xla_jf_spmd_threshold_for_windowed_einsum_mib=1000000"
+LARGEST = ("GPT-2 XL", "ViT-22B", "GPT-3 175B", "GPT-3 175B, mesh axis of 4")
 PRODUCTS = tuple(
     row._replace(name=f"{row.name}, products whole", libtpu=WHOLE_PRODUCTS)
-    for row in (*WEAK[:2], XL, *LARGEST)
+    for row in (*WEAK[:2], *map(first, LARGEST))
 )
 KERNEL = {"model.implementation": "flash"}  # attention's, for TPUs
-PRODUCTS += (
-    PRODUCTS[2]._replace(
-        name="GPT-2 XL, products whole, flash", changes={**XL.changes, **KERNEL}
-    ),
-)
+XL = next(row for row in PRODUCTS if row.name.startswith("GPT-2 XL"))
+PRODUCTS += (XL._replace(name=f"{XL.name}, flash", changes={**XL.changes, **KERNEL}),)
 
 # On 4 chips of v5e, each with a quarter of the state and of the batch.
 SMALL = PADDED | {"batch_size": 32, "model.remat": None}

@@ -60,7 +60,8 @@ def loop(name: str, turns: int) -> dict[str, Any]:
     case = LOOPS[name]
     step, bare, _ = train_step.ours(case)
     for _ in range(2):  # what it returns is placed otherwise than what it was given
-        bare(), step()
+        bare()
+        step()
     made = train_step.settings(case)
     if corpus := made["data"].get("corpus"):
         made["data"] |= {"corpus": corpus | {"size": DOCUMENTS}}

@@ -38,13 +38,13 @@ def words(settings: Mapping[str, Any], setup: Any, error: str, top: int = 3) -> 
     """What is large in a run that `error` says does not fit, and its remedies."""
     size = lambda row: f"{row['dtype']}{row['shape']} {row['bytes'] / 2**20:,.1f} MiB"  # noqa: E731
     state = [f"{x['path']} {size(x)}" for x in largest(setup.state, top)]
-    made = values(setup.step, (setup.state, setup.sample), top)
+    platform = setup.plan.mesh.devices.flat[0].platform
+    made = values(setup.step, (setup.state, setup.sample), top, platform)
     step = [f"{size(x)} (by {', '.join(x['made by'][:3])})" for x in made]
     flag = lambda key, value: f"--config.{key}={json.dumps(value)}"  # noqa: E731
-    mesh = setup.plan.mesh
     changes = [
         f"{what} ({' '.join(flag(*one) for one in change.items())})"
-        for what, change in remedies(settings, mesh.size, mesh.devices.flat[0].platform)
+        for what, change in remedies(settings, setup.plan.mesh.size, platform)
     ]
     return (
         f"a device is out of memory: {error.splitlines()[0]}\n"
@@ -84,8 +84,12 @@ def largest(state: Any, top: int) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: -row["bytes"])[:top]
 
 
-def values(function: Callable, args: Sequence[Any], top: int) -> list[dict[str, Any]]:
+def values(
+    function: Callable, args: Sequence[Any], top: int, platform: str
+) -> list[dict[str, Any]]:
     """The largest arrays that a function computes, of all devices together.
+
+    platform: theirs; what is computed on others alone is left out.
 
     Many of them are never stored whole: what is fused, or cut into parts. They tell
     where to look.
@@ -94,7 +98,12 @@ def values(function: Callable, args: Sequence[Any], top: int) -> list[dict[str, 
     todo = [jax.make_jaxpr(function)(*args).jaxpr]
     while todo:
         for eqn in todo.pop().eqns:
-            inner = [sub for p in eqn.params.values() for sub in flops.jaxprs(p)]
+            given = dict(eqn.params)
+            if of := given.get("branches_platforms"):  # None: of all that are not named
+                pairs = zip(given["branches"], of, strict=True)
+                here = (b for b, names in pairs if names is None or platform in names)
+                given["branches"] = next(here)
+            inner = [sub for p in given.values() for sub in flops.jaxprs(p)]
             todo += inner
             for var in eqn.outvars:
                 shape, dtype = getattr(var.aval, "shape", None), var.aval.dtype

@@ -22,7 +22,7 @@ import tensorflow_datasets as tfds
 from fmjax.data import cache
 from fmjax.data.source import Mapped, Row, Source, check_split
 
-_HELD = 256 << 20  # bytes of encoded rows
+_HELD = 256 << 20  # bytes of encoded rows, and of decoded ones
 
 
 class Builder(  # type: ignore[call-arg]
@@ -105,12 +105,13 @@ def held(data: Any) -> Mapped:
 class Held:
     """Rows in memory, each encoded until it is first asked for; no array is writable.
 
-    To decode one takes TFDS half of what a row of 28 x 28 pixels takes in all.
+    To decode one takes TFDS half of what a row of 28 x 28 pixels takes in all. Decoded
+    arrays are kept up to 256 MiB: those of JPEG files are many times their records.
     """
 
     def __init__(self, records: Iterable[bytes], features: Any):
         self.rows: list[bytes | Row] = list(records)
-        self.features = features
+        self.features, self.room = features, _HELD
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -119,10 +120,13 @@ class Held:
         row = self.rows[index]
         if isinstance(row, bytes):
             row = decode(self.features.deserialize_example_np(row))
-            for value in row.values():
-                if isinstance(value, np.ndarray):
-                    value.setflags(write=False)
-            self.rows[index] = row
+            arrays = [x for x in row.values() if isinstance(x, np.ndarray)]
+            for array in arrays:
+                array.setflags(write=False)
+            size = sum(array.nbytes for array in arrays)
+            if size <= self.room:
+                self.room -= size
+                self.rows[index] = row
         return row
 
 

@@ -85,6 +85,15 @@ def test_what_is_held_is_decoded_once_and_nobody_changes_it(monkeypatch):
     np.testing.assert_array_equal(again["image"], np.full((2, 3, 1), 3, np.uint8))
 
 
+def test_no_more_is_kept_decoded_than_there_is_room_for():
+    held = builders.load(Toy, "train").rows
+    held.rows.room = 2 * 6  # bytes: two images
+    for i in (5, 1, 8, 8):
+        np.testing.assert_array_equal(held[i]["image"], np.full((2, 3, 1), i, np.uint8))
+    kept = [i for i, row in enumerate(held.rows.rows) if isinstance(row, dict)]
+    assert kept == [1, 5]
+
+
 def test_the_fingerprint_is_of_the_content(monkeypatch, tmp_path):
     first = builders.load(Toy, "train").facts["fingerprint"]
     monkeypatch.setenv("FMJAX_DATA", str(tmp_path / "elsewhere"))
